@@ -1,0 +1,13 @@
+/* The whole core as one translation unit, so that the compiler sees through its layers. */
+#include "allocator.c"
+#include "buddy.c"
+#include "bulk.c"
+#include "cache.c"
+#include "check.c"
+#include "directory.c"
+#include "inspect.c"
+#include "pages.c"
+#include "root.c"
+#include "section.c"
+#include "size_class.c"
+#include "slab.c"

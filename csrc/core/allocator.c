@@ -1,0 +1,689 @@
+/* The facade: routes a request to the slabs or to the pages, and makes the last effort before it
+ * fails.
+ *
+ * Sizes and alignments up to half a page (and 32 KiB) go to the caller's slot's cache of their
+ * class, the rest to the pages. The way of an object is: cache -> refill (drain, next slab) -> new
+ * slab of the preferred or a smaller order -> trim every slot within reach and look again -> fail.
+ * Freeing finds section, page, slab and index from the address alone, and checks each.
+ *
+ * Locking: a slot's lock (or none, see root.h) around its caches; the page lock inside pages.c. No
+ * lock is held when a function here returns or calls a hook. */
+#include "root.h"
+
+static void trace(const struct bsa_root *root, enum bsa_trace_op op, uintptr_t address, size_t size,
+                  unsigned slot) {
+    if (BSA_UNLIKELY(root->hooks.trace != NULL)) {
+        root->hooks.trace(root->hooks.context, op, address, size, slot);
+    }
+}
+
+static bsa_status failed(struct bsa_root *root, unsigned slot, bsa_status status) {
+    if (status == BSA_NO_MEMORY) {
+        struct bsa_slot *counted = bsa_slot_of(root, slot);
+
+        bsa_lock_pages(root);
+        (counted != NULL && root->serial ? &counted->tally : &root->page_tally)->failures++;
+        bsa_unlock_pages(root);
+    }
+    return status;
+}
+
+/* --- trimming ----------------------------------------------------------------------------------
+ */
+
+static size_t trim_slot(struct bsa_root *root, struct bsa_slot *slot) {
+    size_t pages = 0;
+
+    for (unsigned c = 0; c < root->space.classes.count; c++) {
+        struct bsa_cache *cache = &slot->caches[c];
+
+        bsa_cache_trim(&root->space, cache);
+        bsa_account_drained(root, cache);
+        pages += bsa_give_back_retired(root, cache);
+    }
+    return pages;
+}
+
+/* Trims a slot that is not the caller's, or asks its owner to. */
+static size_t trim_other(struct bsa_root *root, struct bsa_slot *slot) {
+    size_t pages = 0;
+
+    if (root->serial) {
+        return trim_slot(root, slot);
+    }
+    if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
+        bsa_lock_acquire(&root->hooks, &slot->lock);
+        /* Again under the lock: it may have been attached while we waited. */
+        if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
+            pages = trim_slot(root, slot);
+            bsa_lock_release(&root->hooks, &slot->lock);
+            return pages;
+        }
+        bsa_lock_release(&root->hooks, &slot->lock);
+    }
+    atomic_store_explicit(&slot->trim_request, 1, memory_order_relaxed);
+    return 0;
+}
+
+size_t bsa_trim_on(struct bsa_root *root, unsigned slot) {
+    size_t pages = 0;
+
+    for (unsigned i = 0; i < root->space.slot_count; i++) {
+        struct bsa_slot *other = &root->space.slots[i];
+
+        if (i == slot) {
+            bool locked = bsa_enter_slot(root, other);
+
+            pages += trim_slot(root, other);
+            bsa_leave_slot(root, other, locked);
+        } else {
+            pages += trim_other(root, other);
+        }
+    }
+    return pages;
+}
+
+/* --- objects -----------------------------------------------------------------------------------
+ */
+
+/* The largest order of slab that a heap of this size should spend on one class. */
+static unsigned largest_slab_order(const struct bsa_root *root) {
+    uint64_t share = atomic_load_explicit(&root->total_pages, memory_order_relaxed) / 64;
+
+    return share == 0 ? 0 : bsa_log2_floor(share);
+}
+
+/* Gets the cache a slab of its preferred order, or a smaller one. */
+static bool add_slab(struct bsa_root *root, struct bsa_cache *cache) {
+    unsigned order = bsa_cache_order(&root->space, cache), largest = largest_slab_order(root);
+    struct bsa_slab slab;
+
+    order = order < largest ? order : largest;
+    for (;; order--) {
+        struct bsa_page_request request = {order, 0, (uint32_t)1 << order, BSA_FOR_SLAB};
+
+        if (bsa_pages_take(root, &request, &slab)) {
+            bsa_cache_add_slab(&root->space, cache, slab, order);
+            return true;
+        }
+        if (order == 0) {
+            return false;
+        }
+    }
+}
+
+/* An object from the cache or from a new slab, counted, or 0. The caller owns the slot. */
+static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
+                                struct bsa_cache *cache) {
+    uintptr_t address = bsa_cache_refill(&root->space, cache);
+
+    bsa_account_drained(root, cache);
+    bsa_give_back_retired(root, cache);
+    if (BSA_UNLIKELY(atomic_load_explicit(&slot->trim_request, memory_order_relaxed) != 0)) {
+        atomic_store_explicit(&slot->trim_request, 0, memory_order_relaxed);
+        trim_slot(root, slot);
+    }
+    if (address == 0 && add_slab(root, cache)) {
+        address = bsa_cache_take(cache);
+    }
+    if (address != 0) {
+        bsa_tally_add(slot->counted_in, cache->object_size);
+    }
+    return address;
+}
+
+static uintptr_t object_take_slow(struct bsa_root *root, unsigned number, struct bsa_slot *slot,
+                                  struct bsa_cache *cache) {
+    bool locked = bsa_enter_slot(root, slot);
+    uintptr_t address = object_or_slab(root, slot, cache);
+
+    bsa_leave_slot(root, slot, locked);
+    if (address == 0) {
+        bsa_trim_on(root, number);
+        locked = bsa_enter_slot(root, slot);
+        address = object_or_slab(root, slot, cache);
+        bsa_leave_slot(root, slot, locked);
+    }
+    return address;
+}
+
+static bsa_status object_alloc(struct bsa_root *root, unsigned number, unsigned class_index,
+                               uintptr_t *address) {
+    struct bsa_slot *slot = bsa_slot_of(root, number);
+    struct bsa_cache *cache;
+    bool locked;
+
+    if (slot == NULL) {
+        return BSA_INVALID_PARAM;
+    }
+    cache = &slot->caches[class_index];
+    locked = bsa_enter_slot(root, slot);
+    *address = bsa_cache_take(cache);
+    if (*address != 0) {
+        bsa_tally_add(slot->counted_in, cache->object_size);
+    }
+    bsa_leave_slot(root, slot, locked);
+    if (*address == 0) {
+        *address = object_take_slow(root, number, slot, cache);
+    }
+    return *address == 0 ? BSA_NO_MEMORY : BSA_OK;
+}
+
+static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root, struct bsa_slab slab,
+                                                   uint64_t word, uint32_t index) {
+    struct bsa_cache *owner = bsa_cache_of(&root->space, word);
+    bool must_push;
+    bsa_status status = bsa_slab_free_remote(slab, index, &must_push);
+
+    if (must_push) {
+        bsa_cache_push_remote(owner, slab);
+    }
+    if (status == BSA_OK && root->serial) {
+        owner->pending++;
+        bsa_tally_remove(&root->space.slots[0].tally, 1, owner->object_size);
+    }
+    return status;
+}
+
+/* What the freeing of an object brings about where its slab changes its list. */
+static BSA_SLOW_PATH bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
+                                             struct bsa_slab slab) {
+    bsa_cache_relist(&root->space, cache, slab, 1);
+    bsa_give_back_retired(root, cache);
+    return BSA_OK;
+}
+
+static BSA_SLOW_PATH bsa_status object_free_locked(struct bsa_root *root, struct bsa_slot *slot,
+                                                   struct bsa_slab slab, struct bsa_page *page,
+                                                   uint64_t word, uint32_t capacity,
+                                                   uint32_t index) {
+    struct bsa_cache *cache = &slot->caches[bsa_word_class(word)];
+    bsa_status status = BSA_NOT_ALLOCATED;
+    bool must_relist = false, locked = bsa_enter_slot(root, slot);
+
+    /* Under the lock the word may say that another thread of this slot has freed the slab away; the
+     * list is not compared, for it may have changed. */
+    if ((bsa_page_word(page) ^ word) << (64 - BSA_WORD_LIST_SHIFT) == 0) {
+        status = bsa_cache_free(cache, slab, page, capacity, index, &must_relist);
+    }
+    if (status == BSA_OK) {
+        bsa_tally_remove(slot->counted_in, 1, cache->object_size);
+        if (must_relist) {
+            freed_rarely(root, cache, slab);
+        }
+    }
+    bsa_leave_slot(root, slot, locked);
+    return status;
+}
+
+static BSA_FAST_PATH bsa_status object_free_local(struct bsa_root *root, struct bsa_slot *slot,
+                                                  struct bsa_slab slab, struct bsa_page *page,
+                                                  uint64_t word, uint32_t capacity,
+                                                  uint32_t index) {
+    struct bsa_cache *cache = &slot->caches[bsa_word_class(word)];
+    bool must_relist;
+
+    if (BSA_UNLIKELY(atomic_load_explicit(&slot->mode, memory_order_relaxed) == BSA_SLOT_SHARED)) {
+        return object_free_locked(root, slot, slab, page, word, capacity, index);
+    }
+    if (BSA_UNLIKELY(bsa_cache_free(cache, slab, page, capacity, index, &must_relist) != BSA_OK)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    bsa_tally_remove(slot->counted_in, 1, cache->object_size);
+    return BSA_LIKELY(!must_relist) ? BSA_OK : freed_rarely(root, cache, slab);
+}
+
+/* Frees the object at the address, in the slab whose head's word is `word`. INVALID_PARAM between
+ * two objects and in the tail. */
+static BSA_FAST_PATH bsa_status object_free(struct bsa_root *root, unsigned number,
+                                            struct bsa_slot *slot, struct bsa_slab slab,
+                                            struct bsa_page *page, uint64_t word,
+                                            uintptr_t address) {
+    const struct bsa_class *class = &root->space.classes.classes[bsa_word_class(word)];
+    uintptr_t offset = address - bsa_page_address(slab.section, slab.head);
+    uint32_t index = bsa_object_index(class, (uint32_t)offset);
+    uint32_t capacity = class->capacity[bsa_word_order(word)];
+
+    if (BSA_UNLIKELY(index >= capacity)) {
+        return BSA_INVALID_PARAM;
+    }
+    if (BSA_LIKELY(bsa_word_slot(word) == number)) {
+        return object_free_local(root, slot, slab, page, word, capacity, index);
+    }
+    return object_free_remote(root, slab, word, index);
+}
+
+/* The page's head, if the page is in a slab; else the page itself. */
+static inline bsa_page_index head_of(const struct bsa_section *section, bsa_page_index page) {
+    uint32_t back = bsa_word_back(bsa_word_at(section, page));
+
+    /* `back` is bsa's own writing, but it may be of a slab that was given up meanwhile. */
+    return back <= page ? page - back : page;
+}
+
+/* --- pages -------------------------------------------------------------------------------------
+ */
+
+static bsa_status pages_alloc(struct bsa_root *root, unsigned slot,
+                              const struct bsa_page_request *request, uintptr_t *address) {
+    struct bsa_slab block;
+
+    if (!bsa_pages_take(root, request, &block)) {
+        bsa_trim_on(root, slot);
+        if (!bsa_pages_take(root, request, &block)) {
+            return BSA_NO_MEMORY;
+        }
+    }
+    *address = bsa_page_address(block.section, block.head);
+    return BSA_OK;
+}
+
+/* The block for `size` bytes. `align` is a power of two, or 0. False: larger than any. */
+static bool request_for_size(const struct bsa_root *root, size_t size, size_t align,
+                             struct bsa_page_request *request) {
+    unsigned shift = root->space.classes.page_shift;
+    uint64_t pages = ((uint64_t)size >> shift) + ((size & (((size_t)1 << shift) - 1)) != 0);
+
+    pages = pages == 0 ? 1 : pages;
+    if (pages > (uint64_t)1 << BSA_MAX_ORDER) {
+        return false;
+    }
+    request->order = bsa_log2_ceil(pages);
+    request->count = (uint32_t)1 << request->order;
+    request->align_order = align >> shift == 0 ? 0 : bsa_log2_floor(align) - shift;
+    request->requested = size;
+    return true;
+}
+
+static bsa_status request_for_pages(const struct bsa_root *root, size_t count, size_t align,
+                                    unsigned flags, struct bsa_page_request *request) {
+    unsigned shift = root->space.classes.page_shift;
+
+    if (count == 0 || count > (size_t)1 << BSA_MAX_ORDER ||
+        (align != 0 && (!bsa_is_power_of_two(align) || align >> shift == 0))) {
+        return BSA_INVALID_PARAM;
+    }
+    request->order = bsa_log2_ceil(count);
+    request->count = (flags & BSA_EXACT) != 0 ? (uint32_t)count : (uint32_t)1 << request->order;
+    request->align_order = align == 0 ? 0 : bsa_log2_floor(align) - shift;
+    request->requested = (uint64_t)count << shift;
+    return BSA_OK;
+}
+
+/* --- alloc -------------------------------------------------------------------------------------
+ */
+
+/* Clears new memory. */
+static void clear(struct bsa_root *root, uintptr_t address) {
+    struct bsa_allocation found;
+
+    if (bsa_lookup(root, address, &found) == BSA_OK) {
+        memset((void *)address, 0, found.usable_size);
+    }
+}
+
+static bool any_heap_is_not_memory(const struct bsa_root *root) {
+    return atomic_load_explicit(&root->some_heap_is_not_memory, memory_order_relaxed);
+}
+
+static bsa_status alloc_sized(struct bsa_root *root, unsigned slot, size_t size, size_t align,
+                              uintptr_t *address) {
+    unsigned class_index = bsa_class_for(&root->space.classes, size, align);
+    struct bsa_page_request request;
+
+    if (class_index < BSA_CLASSES) {
+        return object_alloc(root, slot, class_index, address);
+    }
+    if (!request_for_size(root, size, align, &request)) {
+        return BSA_NO_MEMORY;
+    }
+    return pages_alloc(root, slot, &request, address);
+}
+
+/* What every kind of allocation ends with. */
+static BSA_SLOW_PATH bsa_status finish_alloc(struct bsa_root *root, unsigned slot, size_t size,
+                                             unsigned flags, bsa_status status, uintptr_t address) {
+    if (BSA_UNLIKELY(status != BSA_OK)) {
+        return failed(root, slot, status);
+    }
+    if ((flags & BSA_ZERO) != 0) {
+        clear(root, address);
+    }
+    trace(root, BSA_TRACE_ALLOC, address, size, slot);
+    return BSA_OK;
+}
+
+static bool is_initialized(const struct bsa_root *root) {
+    return atomic_load_explicit(&root->section_count, memory_order_relaxed) != 0;
+}
+
+static BSA_SLOW_PATH bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
+                                              size_t align, unsigned flags, uintptr_t *address) {
+    bsa_status status;
+
+    if ((align != 0 && !bsa_is_power_of_two(align)) || (flags & ~(unsigned)BSA_ZERO) != 0 ||
+        ((flags & BSA_ZERO) != 0 && any_heap_is_not_memory(root))) {
+        return BSA_INVALID_PARAM;
+    }
+    if (!is_initialized(root)) {
+        return BSA_NOT_INITIALIZED;
+    }
+    *address = 0;
+    status = alloc_sized(root, slot, size, align, address);
+    return finish_alloc(root, slot, size, flags, status, *address);
+}
+
+bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, size_t align,
+                        unsigned flags, uintptr_t *address) {
+    /* The common case first: a small object, as it comes, of a slot that needs no lock and has one
+     * at hand. Whatever else there is to think of, the general way does. */
+    if (BSA_LIKELY(size <= root->space.classes.largest && (align | flags) == 0 &&
+                   number < root->space.slot_count && root->hooks.trace == NULL)) {
+        struct bsa_slot *slot = &root->space.slots[number];
+
+        if (BSA_LIKELY(atomic_load_explicit(&slot->mode, memory_order_relaxed) !=
+                       BSA_SLOT_SHARED)) {
+            struct bsa_cache *cache = &slot->caches[bsa_class_of_size(size)];
+            uintptr_t taken = bsa_cache_take_here(cache);
+
+            if (BSA_LIKELY(taken != 0)) {
+                bsa_tally_add(slot->counted_in, cache->object_size);
+                *address = taken;
+                return BSA_OK;
+            }
+        }
+    }
+    return alloc_general(root, number, size, align, flags, address);
+}
+
+size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) {
+    struct bsa_page_request request;
+
+    if (BSA_LIKELY(size <= root->space.classes.largest && align == 0)) {
+        return root->space.classes.classes[bsa_class_of_size(size)].size;
+    }
+    if (bsa_class_for(&root->space.classes, size, align) < BSA_CLASSES) {
+        return bsa_class_size(bsa_class_for(&root->space.classes, size, align));
+    }
+    return request_for_size(root, size, align, &request)
+               ? (size_t)request.count << root->space.classes.page_shift
+               : 0;
+}
+
+bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
+                              unsigned flags, uintptr_t *address) {
+    struct bsa_page_request request;
+    bsa_status status = request_for_pages(root, count, align, flags, &request);
+
+    if (status == BSA_OK && (flags & BSA_ZERO) != 0 && any_heap_is_not_memory(root)) {
+        status = BSA_INVALID_PARAM;
+    }
+    if (status == BSA_OK && !is_initialized(root)) {
+        status = BSA_NOT_INITIALIZED;
+    }
+    if (status != BSA_OK) {
+        return status;
+    }
+    *address = 0;
+    status = pages_alloc(root, slot, &request, address);
+    return finish_alloc(root, slot, (size_t)request.requested, flags, status, *address);
+}
+
+bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_t count,
+                                     size_t align, uintptr_t *address) {
+    struct bsa_page_request request;
+    struct bsa_slab block;
+    bsa_status status = request_for_pages(root, count, align, 0, &request);
+
+    if (status == BSA_OK && !is_initialized(root)) {
+        status = BSA_NOT_INITIALIZED;
+    }
+    if (status != BSA_OK) {
+        return status;
+    }
+    *address = 0;
+    status = bsa_pages_take_low(root, &request, &block);
+    if (status == BSA_NO_MEMORY) {
+        bsa_trim_on(root, slot);
+        status = bsa_pages_take_low(root, &request, &block);
+    }
+    if (status == BSA_OK) {
+        *address = bsa_page_address(block.section, block.head);
+    }
+    return finish_alloc(root, slot, (size_t)request.requested, 0, status, *address);
+}
+
+/* --- free --------------------------------------------------------------------------------------
+ */
+
+static BSA_FAST_PATH bsa_status free_untraced(struct bsa_root *root, unsigned number,
+                                              uintptr_t address) {
+    struct bsa_slot *slot = bsa_slot_of(root, number);
+    struct bsa_section *section = bsa_find_section(root, slot, address);
+    struct bsa_slab slab;
+    struct bsa_page *page;
+    uint64_t word;
+    size_t size;
+
+    if (BSA_UNLIKELY(section == NULL)) {
+        return is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
+    }
+    slab = (struct bsa_slab){section, head_of(section, bsa_page_of(section, address))};
+    page = bsa_slab_page(slab);
+    word = bsa_page_word(page);
+    if (BSA_LIKELY(bsa_word_state(word) == BSA_SLAB)) {
+        return object_free(root, number, slot, slab, page, word, address);
+    }
+    return bsa_pages_free(root, section, address, 1, &size);
+}
+
+static BSA_SLOW_PATH bsa_status free_traced(struct bsa_root *root, unsigned number,
+                                            uintptr_t address) {
+    struct bsa_allocation was = {0};
+    bsa_status status = bsa_lookup(root, address, &was);
+
+    if (status == BSA_OK) {
+        status = free_untraced(root, number, address);
+    }
+    if (status == BSA_OK) {
+        trace(root, BSA_TRACE_FREE, address, was.usable_size, number);
+    }
+    return status;
+}
+
+bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address) {
+    return BSA_LIKELY(root->hooks.trace == NULL) ? free_untraced(root, number, address)
+                                                 : free_traced(root, number, address);
+}
+
+bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,
+                             size_t count) {
+    struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
+    bsa_status status;
+    size_t size;
+
+    if (section == NULL) {
+        return is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
+    }
+    status = count == 0 || address % bsa_page_size(root) != 0
+                 ? BSA_INVALID_PARAM
+                 : bsa_pages_free(root, section, address, count, &size);
+    if (status == BSA_OK) {
+        trace(root, BSA_TRACE_FREE, address, size, slot);
+    }
+    return status;
+}
+
+/* --- realloc -----------------------------------------------------------------------------------
+ */
+
+/* Whether an object of `old` bytes should serve `size`: it fits, and would not waste half of
+ * itself. */
+static bool object_serves(const struct bsa_root *root, size_t old, size_t size) {
+    unsigned class_index;
+
+    if (size > old) {
+        return false;
+    }
+    class_index = bsa_class_for(&root->space.classes, size, 0);
+    return class_index >= BSA_CLASSES || bsa_class_size(class_index) > old / 2;
+}
+
+static bsa_status resize_in_place(struct bsa_root *root, const struct bsa_allocation *old,
+                                  size_t size) {
+    struct bsa_section *section;
+
+    if (old->kind == BSA_KIND_OBJECT) {
+        return object_serves(root, old->usable_size, size) ? BSA_OK : BSA_NO_MEMORY;
+    }
+    if (bsa_class_for(&root->space.classes, size, 0) < BSA_CLASSES) {
+        return BSA_NO_MEMORY; /* an object serves as well */
+    }
+    section = bsa_find_section(root, NULL, old->address);
+    return bsa_pages_resize(root, section, old->address, size);
+}
+
+/* A smaller block that cannot move stays where it is, as small as it gets. */
+static bsa_status shrink_where_it_is(struct bsa_root *root, const struct bsa_allocation *old,
+                                     size_t size) {
+    if (old->kind == BSA_KIND_OBJECT) {
+        return BSA_OK;
+    }
+    return bsa_pages_resize(root, bsa_find_section(root, NULL, old->address), old->address, size);
+}
+
+static bool is_memory(const struct bsa_root *root, uintptr_t address) {
+    return (bsa_find_section(root, NULL, address)->derived.flags & BSA_NOT_MEMORY) == 0;
+}
+
+static bsa_status move_to_new(struct bsa_root *root, unsigned slot,
+                              const struct bsa_allocation *old, size_t size, uintptr_t *address) {
+    size_t kept = size < old->usable_size ? size : old->usable_size;
+    uintptr_t moved;
+    bsa_status status = alloc_sized(root, slot, size, 0, &moved);
+
+    if (status != BSA_OK) {
+        return status;
+    }
+    if (!is_memory(root, old->address) || !is_memory(root, moved)) {
+        free_untraced(root, slot, moved);
+        return BSA_INVALID_PARAM;
+    }
+    memcpy((void *)moved, (const void *)old->address, kept);
+    bsa_free_on(root, slot, old->address);
+    *address = moved;
+    return BSA_OK;
+}
+
+bsa_status bsa_realloc_on(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
+                          uintptr_t *address) {
+    struct bsa_allocation was;
+    bsa_status status = bsa_lookup(root, old, &was);
+
+    if (status != BSA_OK) {
+        return status;
+    }
+    *address = old;
+    status = resize_in_place(root, &was, size);
+    if (status == BSA_NO_MEMORY) {
+        status = move_to_new(root, slot, &was, size, address);
+        if (status != BSA_OK && size <= was.usable_size) {
+            status = shrink_where_it_is(root, &was, size);
+        }
+    }
+    if (status != BSA_OK) {
+        return failed(root, slot, status);
+    }
+    trace(root, BSA_TRACE_REALLOC, *address, size, slot);
+    return BSA_OK;
+}
+
+/* --- by the caller's slot ----------------------------------------------------------------------
+ */
+
+static unsigned enter(const struct bsa_root *root) {
+    return root->hooks.enter != NULL ? root->hooks.enter(root->hooks.context) : 0;
+}
+
+static void leave(const struct bsa_root *root, unsigned slot) {
+    if (root->hooks.leave != NULL) {
+        root->hooks.leave(root->hooks.context, slot);
+    }
+}
+
+bsa_status bsa_alloc(struct bsa_root *root, size_t size, size_t align, unsigned flags,
+                     uintptr_t *address) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_alloc_on(root, slot, size, align, flags, address);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_alloc_pages(struct bsa_root *root, size_t count, size_t align, unsigned flags,
+                           uintptr_t *address) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_alloc_pages_on(root, slot, count, align, flags, address);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_alloc_pages_lowmem(struct bsa_root *root, size_t count, size_t align,
+                                  uintptr_t *address) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_alloc_pages_lowmem_on(root, slot, count, align, address);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_free(struct bsa_root *root, uintptr_t address) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_free_on(root, slot, address);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_free_pages(struct bsa_root *root, uintptr_t address, size_t count) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_free_pages_on(root, slot, address, count);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_realloc(struct bsa_root *root, uintptr_t old, size_t size, uintptr_t *address) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_realloc_on(root, slot, old, size, address);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_alloc_many(struct bsa_root *root, size_t count, size_t size, size_t align,
+                          uintptr_t *addresses) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_alloc_many_on(root, slot, count, size, align, addresses);
+
+    leave(root, slot);
+    return status;
+}
+
+bsa_status bsa_free_many(struct bsa_root *root, uintptr_t *addresses, size_t count,
+                         uintptr_t *wrong) {
+    unsigned slot = enter(root);
+    bsa_status status = bsa_free_many_on(root, slot, addresses, count, wrong);
+
+    leave(root, slot);
+    return status;
+}
+
+size_t bsa_trim(struct bsa_root *root) {
+    unsigned slot = enter(root);
+    size_t pages = bsa_trim_on(root, slot);
+
+    leave(root, slot);
+    return pages;
+}

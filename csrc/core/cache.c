@@ -1,0 +1,312 @@
+/* See cache.h for the lists and the rules. */
+#include "cache.h"
+
+void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number) {
+    memset(slot, 0, sizeof *slot);
+    slot->counted_in = &slot->tally;
+    for (unsigned i = 0; i < classes->count; i++) {
+        slot->caches[i].class_index = (uint16_t)i;
+        slot->caches[i].slot = (uint16_t)number;
+        slot->caches[i].object_size = classes->classes[i].size;
+        bsa_cache_forget_current(&slot->caches[i]);
+    }
+}
+
+/* --- lists -------------------------------------------------------------------------------------
+ */
+
+/* The slab with this number; most often of the section that the caller is at. */
+static struct bsa_slab slab_at(const struct bsa_space *space, bsa_page_no number,
+                               struct bsa_section *hint) {
+    struct bsa_section *section = hint != NULL && bsa_section_has_number(hint, number)
+                                      ? hint
+                                      : bsa_section_by_number(&space->directory, number);
+
+    return (struct bsa_slab){section, bsa_index_of(section, number)};
+}
+
+static bsa_page_no number_of(struct bsa_slab slab) {
+    return bsa_number_of(slab.section, slab.head);
+}
+
+static uint32_t capacity_of(const struct bsa_space *space, struct bsa_slab slab) {
+    return bsa_slab_capacity(&space->classes, bsa_page_word(bsa_slab_page(slab)));
+}
+
+static bool is_empty(const struct bsa_space *space, struct bsa_slab slab) {
+    return bsa_slab_page(slab)->free_count == capacity_of(space, slab);
+}
+
+static bool is_current(const struct bsa_cache *cache, struct bsa_slab slab) {
+    return cache->page == bsa_slab_page(slab);
+}
+
+/* The list a slab is on is part of its state: every move says from where. */
+static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_state to) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    uint64_t word = bsa_page_word(page);
+
+    BSA_ASSERT(bsa_word_list(word) == (unsigned)from);
+    (void)from;
+    bsa_page_set_word(
+        page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), bsa_word_slot(word), to));
+}
+
+static void partial_append(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    struct bsa_page *page = bsa_slab_page(slab);
+
+    move(slab, BSA_SLAB_FULL, BSA_SLAB_PARTIAL);
+    page->prev = cache->last_partial;
+    page->next = BSA_NO_PAGE;
+    if (cache->last_partial.value != 0) {
+        struct bsa_slab last = slab_at(space, cache->last_partial, slab.section);
+
+        bsa_slab_page(last)->next = number_of(slab);
+    } else {
+        cache->first_partial = number_of(slab);
+    }
+    cache->last_partial = number_of(slab);
+}
+
+static void partial_remove(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
+                           enum bsa_slab_state to) {
+    struct bsa_page *page = bsa_slab_page(slab);
+
+    move(slab, BSA_SLAB_PARTIAL, to);
+    if (page->prev.value != 0) {
+        bsa_slab_page(slab_at(space, page->prev, slab.section))->next = page->next;
+    } else {
+        cache->first_partial = page->next;
+    }
+    if (page->next.value != 0) {
+        bsa_slab_page(slab_at(space, page->next, slab.section))->prev = page->prev;
+    } else {
+        cache->last_partial = page->prev;
+    }
+}
+
+static void set_current(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    cache->slab = slab;
+    cache->page = bsa_slab_page(slab);
+    cache->bits = bsa_local_bits(slab.section, slab.head);
+    cache->base = bsa_page_address(slab.section, slab.head);
+    cache->word = 0;
+    cache->capacity = capacity_of(space, slab);
+    cache->words = (cache->capacity + 63) / 64;
+}
+
+void bsa_cache_forget_current(struct bsa_cache *cache) {
+    static const _Atomic uint64_t no_bits; /* has none to clear, so is never written */
+
+    cache->page = NULL;
+    cache->bits = (_Atomic uint64_t *)(uintptr_t)&no_bits;
+    cache->word = cache->words = cache->capacity = 0;
+}
+
+static void drop_current(struct bsa_cache *cache) {
+    move(cache->slab, BSA_SLAB_CURRENT, BSA_SLAB_FULL);
+    bsa_cache_forget_current(cache);
+}
+
+/* `slab` is on no list, and empty. */
+static void retire(struct bsa_cache *cache, struct bsa_slab slab) {
+    bsa_slab_page(slab)->next = cache->retired;
+    cache->retired = number_of(slab);
+}
+
+/* --- freeing -----------------------------------------------------------------------------------
+ */
+
+/* Whether a racing double free has named a word of the slab: it is on a stack, or about to be, and
+ * must not be given up before it has been drained. */
+static bool is_named(struct bsa_slab slab) {
+    return atomic_load_explicit(&bsa_slab_page(slab)->summary, memory_order_relaxed) != 0;
+}
+
+/* An empty slab off the lists: the first one is kept, a further one goes back. */
+static void keep_or_retire(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    bool have_one = cache->empty.value != 0 || (cache->words != 0 && is_empty(space, cache->slab));
+
+    if (is_named(slab)) {
+        partial_append(space, cache, slab);
+    } else if (have_one) {
+        retire(cache, slab);
+    } else {
+        move(slab, BSA_SLAB_FULL, BSA_SLAB_EMPTY);
+        cache->empty = number_of(slab);
+    }
+}
+
+BSA_SLOW_PATH void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache,
+                                    struct bsa_slab slab, uint32_t freed) {
+    bool empty = is_empty(space, slab);
+    bool was_full = bsa_slab_page(slab)->free_count == freed;
+
+    if (is_current(cache, slab)) {
+        if (empty && cache->empty.value != 0) {
+            drop_current(cache);
+            keep_or_retire(space, cache, slab);
+        }
+    } else if (was_full && !empty) {
+        partial_append(space, cache, slab);
+    } else if (empty) {
+        if (!was_full) {
+            partial_remove(space, cache, slab, BSA_SLAB_FULL);
+        }
+        keep_or_retire(space, cache, slab);
+    }
+}
+
+/* --- remote frees ------------------------------------------------------------------------------
+ */
+
+void bsa_cache_push_remote(struct bsa_cache *owner, struct bsa_slab slab) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    uint32_t top = atomic_load_explicit(&owner->remote, memory_order_relaxed);
+
+    /* Push one, take all: no ABA. Release: the owner sees link and summary. */
+    do {
+        atomic_store_explicit(&page->remote_next, top, memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak_explicit(&owner->remote, &top, number_of(slab).value,
+                                                    memory_order_release, memory_order_relaxed));
+}
+
+/* A slab on the stack that is not this cache's got there by a racing double free, which looked at
+ * its word before it was given up. Its new owner gets it; if it has none, the names mean nothing.
+ */
+static void forward(struct bsa_space *space, struct bsa_slab slab, uint64_t word) {
+    if (bsa_word_state(word) == BSA_SLAB) {
+        bsa_cache_push_remote(bsa_cache_of(space, word), slab);
+    } else {
+        atomic_store_explicit(&bsa_slab_page(slab)->summary, 0, memory_order_relaxed);
+    }
+}
+
+static void drain_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    uint32_t freed = bsa_slab_drain(&space->classes, slab, &cache->overlaps);
+    bool waited = bsa_word_list(bsa_page_word(bsa_slab_page(slab))) == BSA_SLAB_PARTIAL &&
+                  is_empty(space, slab); /* for this drain: see keep_or_retire */
+
+    if (is_current(cache, slab)) {
+        cache->word = 0;
+    }
+    cache->taken_back += freed;
+    cache->drained += freed;
+    if (freed != 0 || waited) {
+        bsa_cache_relist(space, cache, slab, freed);
+    }
+}
+
+void bsa_cache_drain(struct bsa_space *space, struct bsa_cache *cache) {
+    bsa_page_no next;
+
+    if (atomic_load_explicit(&cache->remote, memory_order_relaxed) == 0) {
+        return;
+    }
+    /* Acquire: links and summaries of all that were pushed. */
+    next.value = atomic_exchange_explicit(&cache->remote, 0, memory_order_acquire);
+    while (next.value != 0) {
+        struct bsa_slab slab = slab_at(space, next, cache->slab.section);
+        uint64_t word = bsa_page_word(bsa_slab_page(slab));
+
+        /* The link first: once the summary is 0 a freer may push the slab again. */
+        next.value = atomic_load_explicit(&bsa_slab_page(slab)->remote_next, memory_order_relaxed);
+        if (bsa_word_state(word) == BSA_SLAB && bsa_cache_of(space, word) == cache) {
+            drain_slab(space, cache, slab);
+        } else {
+            forward(space, slab, word);
+        }
+    }
+}
+
+/* --- refilling ---------------------------------------------------------------------------------
+ */
+
+uintptr_t bsa_cache_take(struct bsa_cache *cache) {
+    uintptr_t address = bsa_cache_take_here(cache);
+
+    while (address == 0 && cache->word + 1 < cache->words) {
+        cache->word++;
+        address = bsa_cache_take_here(cache);
+    }
+    return address;
+}
+
+uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache) {
+    uintptr_t address;
+
+    bsa_cache_drain(space, cache);
+    address = bsa_cache_take(cache);
+    if (address != 0) {
+        return address;
+    }
+    if (cache->words != 0) {
+        drop_current(cache);
+    }
+    if (cache->first_partial.value != 0) {
+        struct bsa_slab slab = slab_at(space, cache->first_partial, cache->slab.section);
+
+        partial_remove(space, cache, slab, BSA_SLAB_CURRENT);
+        set_current(space, cache, slab);
+    } else if (cache->empty.value != 0) {
+        struct bsa_slab slab = slab_at(space, cache->empty, cache->slab.section);
+
+        cache->empty = BSA_NO_PAGE;
+        move(slab, BSA_SLAB_EMPTY, BSA_SLAB_CURRENT);
+        set_current(space, cache, slab);
+    }
+    return bsa_cache_take(cache);
+}
+
+void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
+                        unsigned order) {
+    BSA_ASSERT(cache->words == 0);
+    bsa_slab_create(&space->classes, slab, order, cache->class_index, cache->slot);
+    move(slab, BSA_SLAB_FULL, BSA_SLAB_CURRENT);
+    set_current(space, cache, slab);
+}
+
+/* --- giving back -------------------------------------------------------------------------------
+ */
+
+void bsa_cache_trim(struct bsa_space *space, struct bsa_cache *cache) {
+    bsa_cache_drain(space, cache);
+    if (cache->empty.value != 0) {
+        struct bsa_slab slab = slab_at(space, cache->empty, cache->slab.section);
+
+        if (!is_named(slab)) {
+            cache->empty = BSA_NO_PAGE;
+            move(slab, BSA_SLAB_EMPTY, BSA_SLAB_FULL);
+            retire(cache, slab);
+        }
+    }
+    if (cache->words != 0 && is_empty(space, cache->slab) && !is_named(cache->slab)) {
+        drop_current(cache);
+        retire(cache, cache->slab);
+    }
+}
+
+bool bsa_cache_take_retired(struct bsa_space *space, struct bsa_cache *cache,
+                            struct bsa_slab *slab) {
+    if (cache->retired.value == 0) {
+        return false;
+    }
+    *slab = slab_at(space, cache->retired, cache->slab.section);
+    cache->retired = bsa_slab_page(*slab)->next;
+    bsa_slab_destroy(*slab);
+    return true;
+}
+
+void bsa_cache_adopt(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    uint64_t word = bsa_page_word(page);
+
+    bsa_page_set_word(page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), cache->slot,
+                                          BSA_SLAB_FULL));
+    cache->total += capacity_of(space, slab) - page->free_count;
+    if (is_empty(space, slab)) {
+        keep_or_retire(space, cache, slab);
+    } else if (page->free_count != 0) {
+        partial_append(space, cache, slab);
+    }
+}

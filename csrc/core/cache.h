@@ -1,0 +1,166 @@
+/* One slot's cache of slabs of one class; and the slab layer as a whole, which knows no page
+ * allocator.
+ *
+ * Its dealings with who has pages are three: bsa_cache_alloc returns 0, "needs a slab" (of 2^order
+ * pages, bsa_cache_order); bsa_cache_add_slab, "here is one"; bsa_cache_take_retired, "these are
+ * empty, take them back". Used alone it needs a bsa_space with the sections whose pages are handed
+ * out, and an array of slots.
+ *
+ * Each slab is on at most one list, and its page word says on which (enum bsa_slab_state): it is
+ * the current one, objects are taken from; or partial, waiting first in first out (a slab just
+ * become partial has one free object; by the time it reaches the front it has many); or the one
+ * empty slab kept; or full, on no list until something in it is freed. Taking an object, freeing
+ * one and learning of remote frees are O(1) in the number of slabs and objects.
+ *
+ * Locking: the slot's owner for all but bsa_cache_push_remote. */
+#ifndef BSA_CACHE_H
+#define BSA_CACHE_H
+
+#include "directory.h"
+#include "slab.h"
+
+struct bsa_cache {
+    /* The current slab. Where there is none, `words` is 0, `page` is NULL, `bits` is a word without
+     * bits. */
+    struct bsa_slab slab;
+    struct bsa_page *page;
+    _Atomic uint64_t *bits;
+    uintptr_t base; /* address of object 0 */
+    uint32_t word;  /* no word of the bitmap before it has a free object */
+    uint32_t words;
+    uint32_t object_size;
+    uint32_t capacity; /* of the current slab */
+    uint16_t class_index, slot;
+
+    bsa_page_no first_partial, last_partial, empty;
+    bsa_page_no retired; /* a chain of slabs to be given back */
+    uint64_t total;      /* objects handed out, ever */
+    uint64_t taken_back; /* of those, freed locally or drained */
+    uint64_t drained;    /* taken back from remote frees, not yet accounted for by who counts */
+    uint64_t pending;    /* serial roots: freed remotely, not yet drained */
+    uint64_t overlaps;   /* objects found freed from two sides at once */
+
+    _Alignas(BSA_CACHE_LINE) _Atomic uint32_t remote; /* top of the stack of slabs to drain */
+};
+
+enum bsa_slot_mode { BSA_SLOT_SHARED = 0, BSA_SLOT_ATTACHED, BSA_SLOT_SERIAL };
+
+/* Counts of one slot's small objects and, on a serial root, of everything (in slot 0). */
+struct bsa_tally {
+    int64_t count, bytes; /* live */
+    int64_t peak_count, peak_bytes;
+    uint64_t failures;
+};
+
+struct bsa_slot {
+    _Alignas(BSA_CACHE_LINE) struct bsa_lock lock;
+    _Atomic uint32_t mode;         /* enum bsa_slot_mode; changed by attach and detach alone */
+    _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
+    _Atomic(struct bsa_section *) last_section; /* a hint */
+    struct bsa_tally *counted_in;               /* this slot's tally, or the one for all */
+    struct bsa_tally tally;
+    struct bsa_cache caches[BSA_CLASSES];
+};
+
+/* What the slab layer shares: classes, the way from addresses and page numbers to sections, the
+ * slots. */
+struct bsa_space {
+    struct bsa_class_table classes;
+    struct bsa_directory directory;
+    struct bsa_slot *slots;
+    unsigned slot_count;
+};
+
+void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number);
+
+/* The slow half of bsa_cache_alloc: drains, then takes the next partial or the empty slab as
+ * current. */
+uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache);
+
+/* Objects handed out and not taken back. */
+static inline uint64_t bsa_cache_live(const struct bsa_cache *cache) {
+    return cache->total - cache->taken_back;
+}
+
+/* Leaves the cache without a current slab. */
+void bsa_cache_forget_current(struct bsa_cache *cache);
+
+/* Takes an object from the current slab's word `cache->word`; 0 if that has none. */
+static inline uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
+    _Atomic uint64_t *word = &cache->bits[cache->word];
+    uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
+
+    if (BSA_UNLIKELY(bits == 0)) {
+        return 0;
+    }
+    atomic_store_explicit(word, bits & (bits - 1), memory_order_relaxed);
+    cache->page->free_count--;
+    cache->total++;
+    return cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
+}
+
+/* Takes an object of the current slab, lowest address first; 0 if it has none. */
+uintptr_t bsa_cache_take(struct bsa_cache *cache);
+
+/* An object's address, or 0: needs a slab. */
+static inline uintptr_t bsa_cache_alloc(struct bsa_space *space, struct bsa_cache *cache) {
+    uintptr_t address = bsa_cache_take_here(cache);
+
+    return BSA_LIKELY(address != 0) ? address : bsa_cache_refill(space, cache);
+}
+
+/* The order of slab to offer where memory is not short; any smaller one will do. */
+static inline unsigned bsa_cache_order(const struct bsa_space *space,
+                                       const struct bsa_cache *cache) {
+    return space->classes.classes[cache->class_index].order;
+}
+
+/* Takes a block of 2^order pages (order at most BSA_MAX_SLAB_ORDER) as the current slab. There
+ * is no current slab with free objects: bsa_cache_alloc has just returned 0. */
+void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
+                        unsigned order);
+
+/* Frees an object of a slab that the cache owns; `page` and `capacity` are the slab's.
+ * NOT_ALLOCATED: it is free. `*must_relist`: the caller calls bsa_cache_relist(..., 1) next. */
+static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache, struct bsa_slab slab,
+                                               struct bsa_page *page, uint32_t capacity,
+                                               uint32_t index, bool *must_relist) {
+    if (BSA_UNLIKELY(bsa_slab_free_local(slab, page, index) != BSA_OK)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    cache->taken_back++;
+    if (page == cache->page) {
+        cache->word = index / 64 < cache->word ? index / 64 : cache->word;
+        *must_relist = cache->empty.value != 0 && page->free_count == capacity;
+    } else {
+        *must_relist = page->free_count == 1 || page->free_count == capacity;
+    }
+    return BSA_OK;
+}
+
+/* Puts a slab in which `freed` objects have just become free where it belongs. Afterwards the cache
+ * may have retired slabs. */
+void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
+                      uint32_t freed);
+
+/* Puts a slab with fresh remote bits on its owner's stack; any thread, lock-free. */
+void bsa_cache_push_remote(struct bsa_cache *owner, struct bsa_slab slab);
+
+/* Takes back what others have freed. */
+void bsa_cache_drain(struct bsa_space *space, struct bsa_cache *cache);
+
+/* Drains, and retires the slabs that are empty, the current one included. */
+void bsa_cache_trim(struct bsa_space *space, struct bsa_cache *cache);
+
+/* A retired slab, made a block of 2^order pages again for its giver; false: none. */
+bool bsa_cache_take_retired(struct bsa_space *space, struct bsa_cache *cache,
+                            struct bsa_slab *slab);
+
+/* Enlists a slab found in memory whose word names this cache; for bsa_rebuild. */
+void bsa_cache_adopt(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab);
+
+static inline struct bsa_cache *bsa_cache_of(struct bsa_space *space, uint64_t slab_word) {
+    return &space->slots[bsa_word_slot(slab_word)].caches[bsa_word_class(slab_word)];
+}
+
+#endif

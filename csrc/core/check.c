@@ -1,0 +1,389 @@
+/* Verifies every invariant, and names the first that does not hold.
+ *
+ * Each invariant is stated here once, as a test with a sentence. O(heads + listed blocks + bitmap
+ * words + pages below the high-water mark + caches). Every loop over links is bounded by the number
+ * of blocks, so that a damaged list ends the check and not the program. Needs quiescence. */
+#include "root.h"
+
+/* Slabs of all caches. First counted by going through the heaps, then counted off by going through
+ * the lists, each of whose members is proven to be its cache's: what is left at the end is on no
+ * list. */
+struct slab_counts {
+    uint64_t by_list[4]; /* enum bsa_slab_state */
+    uint64_t live;
+    uint64_t with_remote_frees;
+};
+
+struct checker {
+    const struct bsa_root *root;
+    const struct bsa_section *section;
+    struct bsa_violation *violation;
+    struct slab_counts left;
+};
+
+static bool violated(const struct checker *checker, bsa_page_index page, const char *invariant) {
+    checker->violation->invariant = invariant;
+    checker->violation->section = checker->section == NULL ? 0 : checker->section->derived.index;
+    checker->violation->page = page;
+    return false;
+}
+
+#define HOLDS(condition, page, invariant)                                                          \
+    if (!(condition)) {                                                                            \
+        return violated(checker, page, invariant);                                                 \
+    }
+
+/* --- blocks ------------------------------------------------------------------------------------
+ */
+
+static bool free_buddy_exists(const struct bsa_section *section, bsa_page_index head,
+                              uint64_t word) {
+    unsigned order = bsa_word_order(word);
+    uint64_t first = bsa_nominal_page(section, 0);
+    uint64_t buddy = bsa_nominal_page(section, head) ^ (uint64_t)1 << order;
+
+    return order < BSA_MAX_ORDER && buddy >= first && buddy - first < section->total_pages &&
+           bsa_word_at(section, (bsa_page_index)(buddy - first)) == word;
+}
+
+static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
+    const struct bsa_section *section = checker->section;
+    uint64_t word = bsa_word_at(section, head);
+    uint32_t count = bsa_word_count(word);
+    unsigned order = bsa_word_order(word);
+
+    HOLDS(bsa_word_state(word) != BSA_INSIDE && bsa_word_state(word) <= BSA_SLAB && count > 0 &&
+              count <= section->total_pages - head,
+          head, "heads tile the heap");
+    HOLDS(order <= BSA_MAX_ORDER && order == bsa_log2_ceil(count), head,
+          "a block's order is that of its page count");
+    HOLDS((bsa_nominal_page(section, head) & (((uint64_t)1 << order) - 1)) == 0, head,
+          "a block is naturally aligned");
+    HOLDS(bsa_word_back(word) == 0, head, "a head is not behind another head");
+    if (bsa_word_state(word) == BSA_FREE) {
+        HOLDS(bsa_is_power_of_two(count), head, "a free block has a power of two of pages");
+        HOLDS(!free_buddy_exists(section, head, word), head, "free buddies are merged");
+    }
+    if (bsa_word_state(word) == BSA_PAGES) {
+        uint64_t bytes = (uint64_t)count << section->page_shift;
+
+        HOLDS(bsa_page_at(section, head)->requested <= bytes, head,
+              "a block holds what was asked for");
+    }
+    return true;
+}
+
+/* Pages after the head, as far as they can ever have been heads. */
+static bool inside_is_valid(const struct checker *checker, bsa_page_index head) {
+    const struct bsa_section *section = checker->section;
+    uint64_t word = bsa_word_at(section, head);
+    bool slab = bsa_word_state(word) == BSA_SLAB;
+
+    for (uint32_t i = 1; i < bsa_word_count(word); i++) {
+        if (!slab && head + i >= section->high_water) {
+            break;
+        }
+        HOLDS(bsa_word_at(section, head + i) == (slab ? bsa_slab_inside_word(i) : 0), head + i,
+              slab ? "every page of a slab names its head" : "a page inside a block is no head");
+    }
+    return true;
+}
+
+static bool heads_are_valid(const struct checker *checker, uint32_t *free_pages,
+                            uint32_t free_blocks[BSA_MAX_ORDER + 1], uint64_t *blocks) {
+    const struct bsa_section *section = checker->section;
+
+    for (bsa_page_index head = 0; head < section->total_pages;) {
+        uint64_t word = bsa_word_at(section, head);
+
+        if (!head_is_valid(checker, head) || !inside_is_valid(checker, head)) {
+            return false;
+        }
+        if (bsa_word_state(word) == BSA_FREE) {
+            *free_pages += bsa_word_count(word);
+            free_blocks[bsa_word_order(word)]++;
+        }
+        *blocks += 1;
+        head += bsa_word_count(word);
+    }
+    return true;
+}
+
+static bool free_list_is_valid(const struct checker *checker, unsigned order, uint32_t expected) {
+    const struct bsa_section *section = checker->section;
+    bsa_page_no at = section->derived.free_list[order], previous = BSA_NO_PAGE;
+    uint32_t count = 0;
+
+    for (; at.value != 0 && count <= expected; count++) {
+        const struct bsa_page *page;
+
+        HOLDS(bsa_section_has_number(section, at), 0, "a free list stays in its section");
+        page = bsa_page_at(section, bsa_index_of(section, at));
+        HOLDS(bsa_page_word(page) == bsa_block_word(BSA_FREE, order, (uint32_t)1 << order),
+              bsa_index_of(section, at), "a listed block is free and of the list's order");
+        HOLDS(page->prev.value == previous.value, bsa_index_of(section, at),
+              "links of a free list agree in both directions");
+        previous = at;
+        at = page->next;
+    }
+    HOLDS(count == expected && section->derived.free_count[order] == expected, 0,
+          "every free block is on the list of its order");
+    HOLDS((section->derived.free_mask >> order & 1) == (expected != 0), 0,
+          "the mask tells which lists are not empty");
+    return true;
+}
+
+static bool section_is_valid(const struct checker *checker, uint64_t *allocated) {
+    const struct bsa_section *section = checker->section;
+    uint32_t free_pages = 0, free_blocks[BSA_MAX_ORDER + 1] = {0};
+    uint64_t blocks = 0;
+
+    HOLDS(section->magic == BSA_SECTION_MAGIC && section->dirty == 1 &&
+              section->page_shift == checker->root->space.classes.page_shift,
+          0, "a managed section has a header of bsa's");
+    HOLDS(section->high_water <= section->total_pages, 0, "the high-water mark is in the heap");
+    if (!heads_are_valid(checker, &free_pages, free_blocks, &blocks)) {
+        return false;
+    }
+    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
+        if (!free_list_is_valid(checker, order, free_blocks[order])) {
+            return false;
+        }
+    }
+    HOLDS(free_pages == atomic_load_explicit(&section->derived.free_pages, memory_order_relaxed), 0,
+          "the count of free pages is that of the free blocks");
+    *allocated += section->total_pages - free_pages;
+    return true;
+}
+
+/* --- slabs -------------------------------------------------------------------------------------
+ */
+
+static bool bitmaps_are_valid(const struct checker *checker, struct bsa_slab slab,
+                              uint32_t capacity, uint64_t *remote_words) {
+    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
+    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    uint32_t count = 0;
+
+    for (uint32_t w = 0; w * 64 < capacity; w++) {
+        uint64_t l = atomic_load_explicit(&local[w], memory_order_relaxed);
+        uint64_t r = atomic_load_explicit(&remote[w], memory_order_relaxed);
+        uint64_t valid =
+            capacity - w * 64 >= 64 ? UINT64_MAX : ((uint64_t)1 << (capacity - w * 64)) - 1;
+
+        HOLDS((l & ~valid) == 0 && (r & ~valid) == 0, slab.head,
+              "bitmaps have bits for objects alone");
+        HOLDS((l & r) == 0, slab.head, "an object is freed from one side");
+        count += bsa_popcount(l);
+        *remote_words |= (uint64_t)(r != 0) << w;
+    }
+    HOLDS(count == bsa_slab_page(slab)->free_count, slab.head,
+          "a slab's free count is that of its bitmap");
+    return true;
+}
+
+static bool list_fits_count(unsigned list, uint32_t free_count, uint32_t capacity) {
+    switch (list) {
+    case BSA_SLAB_FULL:
+        return free_count == 0;
+    case BSA_SLAB_PARTIAL:
+        return free_count > 0 && free_count < capacity;
+    case BSA_SLAB_EMPTY:
+        return free_count == capacity;
+    default:
+        return list == BSA_SLAB_CURRENT;
+    }
+}
+
+static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
+    const struct bsa_space *space = &checker->root->space;
+    struct bsa_slab slab = {(struct bsa_section *)(uintptr_t)checker->section, head};
+    const struct bsa_page *page = bsa_slab_page(slab);
+    uint64_t word = bsa_page_word(page), remote_words = 0;
+    uint32_t capacity;
+
+    HOLDS(bsa_word_class(word) < space->classes.count &&
+              bsa_word_order(word) <= BSA_MAX_SLAB_ORDER &&
+              bsa_word_slot(word) < space->slot_count && bsa_is_power_of_two(bsa_word_count(word)),
+          head, "a slab has a class, an order and an owner that exist");
+    capacity = bsa_slab_capacity(&space->classes, word);
+    if (!bitmaps_are_valid(checker, slab, capacity, &remote_words)) {
+        return false;
+    }
+    HOLDS((remote_words & ~atomic_load_explicit(&page->summary, memory_order_relaxed)) == 0, head,
+          "the summary names the words with remote frees");
+    HOLDS(list_fits_count(bsa_word_list(word), page->free_count, capacity), head,
+          "a slab is on the list that its free count calls for");
+    checker->left.by_list[bsa_word_list(word) & 3]++;
+    checker->left.live += capacity - page->free_count;
+    checker->left.with_remote_frees +=
+        atomic_load_explicit(&page->summary, memory_order_relaxed) != 0;
+    return true;
+}
+
+/* --- caches ------------------------------------------------------------------------------------
+ */
+
+static const struct bsa_page *page_numbered(struct checker *checker, bsa_page_no number,
+                                            bsa_page_index *index) {
+    checker->section = bsa_section_by_number(&checker->root->space.directory, number);
+    if (checker->section == NULL) {
+        return NULL;
+    }
+    *index = bsa_index_of(checker->section, number);
+    return bsa_page_at(checker->section, *index);
+}
+
+static bool belongs_to(const struct bsa_page *page, const struct bsa_cache *cache) {
+    uint64_t word = bsa_page_word(page);
+
+    return bsa_word_state(word) == BSA_SLAB && bsa_word_slot(word) == cache->slot &&
+           bsa_word_class(word) == cache->class_index;
+}
+
+static bool partial_list_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    bsa_page_no at = cache->first_partial, previous = BSA_NO_PAGE;
+
+    while (at.value != 0) {
+        bsa_page_index index = 0;
+        const struct bsa_page *page = page_numbered(checker, at, &index);
+
+        HOLDS(page != NULL && belongs_to(page, cache) &&
+                  bsa_word_list(bsa_page_word(page)) == BSA_SLAB_PARTIAL,
+              index, "a partial list holds its cache's partial slabs");
+        HOLDS(page->prev.value == previous.value && checker->left.by_list[BSA_SLAB_PARTIAL]-- > 0,
+              index, "links of a partial list agree in both directions");
+        previous = at;
+        at = page->next;
+    }
+    HOLDS(cache->last_partial.value == previous.value, 0, "a cache knows its last partial slab");
+    return true;
+}
+
+static bool remote_stack_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    bsa_page_no at = {atomic_load_explicit(&cache->remote, memory_order_relaxed)};
+
+    while (at.value != 0) {
+        bsa_page_index index = 0;
+        const struct bsa_page *page = page_numbered(checker, at, &index);
+
+        HOLDS(page != NULL && belongs_to(page, cache) &&
+                  atomic_load_explicit(&page->summary, memory_order_relaxed) != 0 &&
+                  checker->left.with_remote_frees-- > 0,
+              index, "a slab waiting to be drained has remote frees, and waits once");
+        at.value = atomic_load_explicit(&page->remote_next, memory_order_relaxed);
+    }
+    return true;
+}
+
+static bool current_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    if (cache->words == 0) {
+        return true;
+    }
+    checker->section = cache->slab.section;
+    HOLDS(belongs_to(cache->page, cache) &&
+              bsa_word_list(bsa_page_word(cache->page)) == BSA_SLAB_CURRENT,
+          cache->slab.head, "the current slab says so");
+    HOLDS(cache->page == bsa_slab_page(cache->slab) &&
+              cache->bits == bsa_local_bits(cache->slab.section, cache->slab.head) &&
+              cache->base == bsa_page_address(cache->slab.section, cache->slab.head) &&
+              cache->words ==
+                  (bsa_slab_capacity(&checker->root->space.classes, bsa_page_word(cache->page)) +
+                   63) /
+                      64,
+          cache->slab.head, "the cache's copies are those of its current slab");
+    for (uint32_t w = 0; w < cache->word && w < cache->words; w++) {
+        HOLDS(atomic_load_explicit(&cache->bits[w], memory_order_relaxed) == 0, cache->slab.head,
+              "no free object lies before the cache's first word");
+    }
+    checker->left.by_list[BSA_SLAB_CURRENT]--;
+    return true;
+}
+
+static bool empty_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    bsa_page_index index = 0;
+    const struct bsa_page *page;
+
+    if (cache->empty.value == 0) {
+        return true;
+    }
+    page = page_numbered(checker, cache->empty, &index);
+    HOLDS(page != NULL && belongs_to(page, cache) &&
+              bsa_word_list(bsa_page_word(page)) == BSA_SLAB_EMPTY,
+          index, "the empty slab says so");
+    checker->left.by_list[BSA_SLAB_EMPTY]--;
+    return true;
+}
+
+static bool cache_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    if (!partial_list_is_valid(checker, cache) || !current_is_valid(checker, cache) ||
+        !empty_is_valid(checker, cache) || !remote_stack_is_valid(checker, cache)) {
+        return false;
+    }
+    checker->section = NULL;
+    HOLDS(cache->retired.value == 0, 0, "retired slabs have been given back");
+    checker->left.live -= bsa_cache_live(cache);
+    return true;
+}
+
+static bool caches_are_valid(struct checker *checker) {
+    const struct bsa_space *space = &checker->root->space;
+    const struct slab_counts *left = &checker->left;
+
+    for (unsigned i = 0; i < space->slot_count; i++) {
+        for (unsigned c = 0; c < space->classes.count; c++) {
+            if (!cache_is_valid(checker, &space->slots[i].caches[c])) {
+                return false;
+            }
+        }
+    }
+    HOLDS(left->by_list[BSA_SLAB_PARTIAL] == 0, 0, "every partial slab is on its cache's list");
+    HOLDS(left->by_list[BSA_SLAB_CURRENT] == 0 && left->by_list[BSA_SLAB_EMPTY] == 0, 0,
+          "every current and every empty slab is its cache's one");
+    HOLDS(left->with_remote_frees == 0, 0, "every slab with remote frees waits to be drained");
+    HOLDS(left->live == 0, 0, "caches count their live objects");
+    return true;
+}
+
+/* --- all ---------------------------------------------------------------------------------------
+ */
+
+static bool sections_are_valid(struct checker *checker) {
+    const struct bsa_section *section = bsa_first_section(checker->root);
+    uint64_t allocated = 0, total = 0;
+    unsigned index = 0;
+
+    for (; section != NULL; section = bsa_next_section(checker->root, section), index++) {
+        checker->section = section;
+        HOLDS(section->derived.index == index &&
+                  bsa_section_by_address(&checker->root->space.directory,
+                                         bsa_heap_start(section)) == section &&
+                  bsa_section_by_number(&checker->root->space.directory,
+                                        bsa_number_of(section, 0)) == section,
+              0, "the directory finds every section");
+        if (!section_is_valid(checker, &allocated)) {
+            return false;
+        }
+        for (bsa_page_index head = 0; head < section->total_pages;) {
+            uint64_t word = bsa_word_at(section, head);
+
+            if (bsa_word_state(word) == BSA_SLAB && !slab_is_valid(checker, head)) {
+                return false;
+            }
+            head += bsa_word_count(word);
+        }
+        total += section->total_pages;
+    }
+    checker->section = NULL;
+    HOLDS(index == bsa_section_count(checker->root) && total == bsa_total_pages(checker->root), 0,
+          "the root counts its sections and their pages");
+    HOLDS(allocated == checker->root->allocated_pages, 0, "the root counts the allocated pages");
+    return true;
+}
+
+bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violation) {
+    struct bsa_violation ignored;
+    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0}};
+
+    return sections_are_valid(&checker) && caches_are_valid(&checker) ? BSA_OK : BSA_CORRUPTION;
+}

@@ -1,0 +1,173 @@
+/* A section: one region under management, and the map between its addresses, pages and metadata.
+ *
+ * The header lies at the start of the metadata; behind it the page descriptors and the two bitmap
+ * arrays, found through a table of areas (kind, offset, length), so that areas can be added.
+ * Metadata holds indices and offsets, never pointers: mapped elsewhere, the same bytes are the same
+ * heap. Buddy numbers and alignment count from the nominal base, the region's address when it was
+ * set up (or 0).
+ *
+ * In `derived` stands what can be computed from the page words and bitmaps: bsa_section_rebuild
+ * does. */
+#ifndef BSA_SECTION_H
+#define BSA_SECTION_H
+
+#include "page.h"
+#include "platform.h"
+#include "size_class.h"
+
+#define BSA_SECTION_MAGIC   0x6e6f697463657362ULL /* "bsection" in memory of little-endian order */
+#define BSA_SECTION_VERSION 1U
+#define BSA_BYTE_ORDER_MARK 0x01020304U
+
+enum bsa_area_kind { BSA_AREA_PAGES = 1, BSA_AREA_LOCAL_BITS, BSA_AREA_REMOTE_BITS, BSA_AREAS = 8 };
+
+struct bsa_area {
+    uint32_t kind; /* 0: unused */
+    uint32_t reserved;
+    uint64_t offset, length; /* bytes from the header */
+};
+
+/* A node of the two directory trees (directory.h): offsets from the root, 0 is none. */
+struct bsa_directory_node {
+    _Atomic int64_t left, right;
+};
+
+struct bsa_section_derived {
+    bsa_page_no free_list[BSA_MAX_ORDER + 1];
+    uint32_t free_count[BSA_MAX_ORDER + 1];
+    uint32_t free_mask; /* bit o: free_list[o] is not empty */
+    uint32_t base;      /* number of page 0 in the root */
+    _Atomic uint32_t free_pages;
+    /* Where this process finds things. */
+    uintptr_t heap_start;
+    uint64_t heap_size; /* bytes */
+    uint64_t real_alignment;
+    uint32_t index;                     /* in order of registration */
+    uint32_t flags;                     /* enum bsa_section_flags */
+    uint64_t region_start, region_size; /* raw bytes of the metadata's region */
+    uint64_t heap_region_start,
+        heap_region_size; /* of the heap's, where that is another; else the same */
+    struct bsa_directory_node by_address, by_number;
+    int64_t previous, next; /* in order of registration; offsets from the root, 0 is none */
+    bool physical_is_linear;
+    uint64_t physical_base; /* of the region's first byte */
+    bsa_physical physical;
+    void *physical_context;
+};
+
+struct bsa_section {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t byte_order;
+    uint32_t header_size;
+    uint32_t page_shift;
+    uint64_t class_hash;
+    uint64_t nominal_base; /* nominal address of the region's first page-aligned byte */
+    uint64_t nominal_heap; /* nominal address of the heap's first byte */
+    uint64_t generation;   /* times attached */
+    uint32_t dirty;        /* 1 while a root manages it */
+    uint32_t total_pages;
+    uint32_t high_water; /* no page from here on has been a head, but for the first covering */
+    uint32_t bitmap_bytes;
+    struct bsa_lock lock; /* for heaps that processes share */
+    struct bsa_area areas[BSA_AREAS];
+    uint64_t heap_offset; /* of the heap from the header, where they share a region; else 0 */
+    /* Copies of the areas' offsets, where the fast paths find them. */
+    uint64_t pages_offset, local_offset, remote_offset;
+    struct bsa_section_derived derived;
+};
+
+/* What a section would look like. */
+struct bsa_layout {
+    uintptr_t meta;
+    uint64_t meta_size; /* bytes of header and areas */
+    uintptr_t heap;
+    uint32_t pages;
+};
+
+/* Lays metadata and heap out in one region. False: no room for one page, or addresses that wrap. */
+bool bsa_layout_region(struct bsa_layout *layout, const struct bsa_class_table *classes,
+                       uintptr_t region, size_t size);
+
+/* The same with metadata and heap apart. */
+bool bsa_layout_apart(struct bsa_layout *layout, const struct bsa_class_table *classes,
+                      uintptr_t meta, size_t meta_size, uintptr_t heap, size_t heap_size);
+
+/* Writes the header for the layout, with all pages inside nothing yet; clears the metadata first
+ * unless its bytes are known to be zero. Touches the header alone then. */
+struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
+                                       const struct bsa_class_table *classes, unsigned flags);
+
+/* Whether the header is one that bsa_section_create wrote for such a table, in `size` bytes. */
+bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_class_table *classes,
+                          uint64_t size);
+
+static inline struct bsa_page *bsa_page_at(const struct bsa_section *section,
+                                           bsa_page_index index) {
+    return (struct bsa_page *)((uintptr_t)section + section->pages_offset) + index;
+}
+
+static inline uint64_t bsa_word_at(const struct bsa_section *section, bsa_page_index index) {
+    return bsa_page_word(bsa_page_at(section, index));
+}
+
+/* The bitmap words of the slab that starts at `head`: bit set = free there. */
+static inline _Atomic uint64_t *bsa_local_bits(const struct bsa_section *section,
+                                               bsa_page_index head) {
+    return (_Atomic uint64_t *)((uintptr_t)section + section->local_offset +
+                                (uint64_t)head * section->bitmap_bytes);
+}
+
+static inline _Atomic uint64_t *bsa_remote_bits(const struct bsa_section *section,
+                                                bsa_page_index head) {
+    return (_Atomic uint64_t *)((uintptr_t)section + section->remote_offset +
+                                (uint64_t)head * section->bitmap_bytes);
+}
+
+static inline uintptr_t bsa_heap_start(const struct bsa_section *section) {
+    return section->derived.heap_start;
+}
+
+static inline uint64_t bsa_heap_size(const struct bsa_section *section) {
+    return section->derived.heap_size;
+}
+
+static inline uintptr_t bsa_page_address(const struct bsa_section *section, bsa_page_index index) {
+    return bsa_heap_start(section) + ((uintptr_t)index << section->page_shift);
+}
+
+static inline bool bsa_heap_holds(const struct bsa_section *section, uintptr_t address) {
+    return address - bsa_heap_start(section) < bsa_heap_size(section);
+}
+
+/* `address` lies in the heap. */
+static inline bsa_page_index bsa_page_of(const struct bsa_section *section, uintptr_t address) {
+    return (bsa_page_index)((address - bsa_heap_start(section)) >> section->page_shift);
+}
+
+static inline bsa_page_no bsa_number_of(const struct bsa_section *section, bsa_page_index index) {
+    return (bsa_page_no){section->derived.base + index};
+}
+
+static inline bool bsa_section_has_number(const struct bsa_section *section, bsa_page_no number) {
+    return number.value - section->derived.base < section->total_pages;
+}
+
+static inline bsa_page_index bsa_index_of(const struct bsa_section *section, bsa_page_no number) {
+    return number.value - section->derived.base;
+}
+
+/* The number that buddies and alignment count in. */
+static inline uint64_t bsa_nominal_page(const struct bsa_section *section, bsa_page_index index) {
+    return (section->nominal_heap >> section->page_shift) + index;
+}
+
+/* Must precede the first write of a head at `page`: check and walk trust the words beyond the mark.
+ */
+static inline void bsa_raise_high_water(struct bsa_section *section, uint32_t pages) {
+    if (section->high_water < pages) {
+        section->high_water = pages;
+    }
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* The class table of a page size. See size_class.h for the sizes; here: how large slabs are.
+ *
+ * A slab is the smallest block that holds eight objects and loses at most a sixteenth to its tail.
+ * It has two pages at least, so that the heads of two slabs are never in one cache line; not so
+ * where pages are beyond 64 KiB, and the second page would cost more than it saves. */
+#include "size_class.h"
+
+enum {
+    SLAB_MIN_OBJECTS = 8,
+    SLAB_MAX_WASTE_FRACTION = 16,
+    SLAB_ONE_PAGE_SHIFT = 17, /* pages from 128 KiB up may be a slab each */
+    BITMAP_BYTES_MIN = 8,
+};
+
+size_t bsa_class_size(unsigned class_index) {
+    unsigned step = (class_index - 1) % 8 + 1, exponent = (class_index - 1) / 8 + 6;
+
+    if (class_index == 0) {
+        return 8;
+    }
+    if (class_index <= 16) {
+        return (size_t)class_index * 16;
+    }
+    return ((size_t)1 << exponent) + (size_t)step * ((size_t)1 << (exponent - 3));
+}
+
+static uint32_t objects_in(const struct bsa_class_table *table, uint32_t size, unsigned order) {
+    uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
+    uint32_t bits = (table->bitmap_bytes * 8) << order;
+    uint32_t count = bytes / size;
+
+    if (count > bits) {
+        count = bits;
+    }
+    return count < BSA_MAX_OBJECTS ? count : BSA_MAX_OBJECTS;
+}
+
+static unsigned preferred_order(const struct bsa_class_table *table,
+                                const struct bsa_class *class) {
+    unsigned order = table->page_shift<SLAB_ONE_PAGE_SHIFT &&class->capacity[1]> class->capacity[0];
+
+    for (; order<BSA_MAX_SLAB_ORDER &&class->capacity[order + 1]> class->capacity[order]; order++) {
+        uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
+        uint32_t used = class->capacity[order] * class->size;
+
+        if (class->capacity[order] >= SLAB_MIN_OBJECTS &&
+            (bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION || class->size < 16)) {
+            return order;
+        }
+    }
+    return order;
+}
+
+void bsa_class_table_init(struct bsa_class_table *table, unsigned page_shift) {
+    uint32_t half_page = (uint32_t)1 << (page_shift - 1);
+    uint32_t bitmap = (uint32_t)1 << (page_shift - 7); /* a bit for every 16 bytes */
+
+    memset(table, 0, sizeof *table);
+    table->page_shift = page_shift;
+    table->largest = half_page < BSA_MAX_OBJECT_SIZE ? half_page : BSA_MAX_OBJECT_SIZE;
+    table->count = bsa_class_of_size(table->largest) + 1;
+    table->bitmap_bytes = bitmap < BITMAP_BYTES_MIN      ? BITMAP_BYTES_MIN
+                          : bitmap > BSA_MAX_OBJECTS / 8 ? BSA_MAX_OBJECTS / 8
+                                                         : bitmap;
+    for (unsigned i = 0; i < table->count; i++) {
+        struct bsa_class *class = &table->classes[i];
+
+        class->size = (uint32_t)bsa_class_size(i);
+        class->reciprocal = (uint32_t)((((uint64_t)1 << 32) + class->size - 1) / class->size);
+        for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
+            class->capacity[order] = (uint16_t)objects_in(table, class->size, order);
+        }
+        class->order = (uint8_t)preferred_order(table, class);
+    }
+}
+
+unsigned bsa_class_for(const struct bsa_class_table *table, size_t size, size_t align) {
+    unsigned index;
+
+    if (size > table->largest || align > table->largest) {
+        return BSA_CLASSES;
+    }
+    index = bsa_class_of_size(size == 0 ? 1 : size);
+    while (align != 0 && (bsa_class_size(index) & (align - 1)) != 0) {
+        index++;
+    }
+    return index;
+}
+
+uint64_t bsa_class_table_hash(const struct bsa_class_table *table) {
+    uint64_t hash = 0xcbf29ce484222325ULL; /* FNV-1a, over the numbers that shape a slab */
+
+    for (unsigned i = 0; i < table->count; i++) {
+        uint32_t numbers[2] = {table->classes[i].size, table->bitmap_bytes};
+
+        for (unsigned k = 0; k < 2; k++) {
+            hash = (hash ^ numbers[k]) * 0x100000001b3ULL;
+        }
+    }
+    return hash;
+}

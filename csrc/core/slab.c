@@ -1,0 +1,182 @@
+/* One slab: see slab.h for the protocol. Freeing is O(1); creating and draining O(objects / 64).
+ *
+ * Locking: whoever owns the slab (its slot's lock, or the thread it is attached to) for all but
+ * bsa_slab_free_remote, which needs none. */
+#include "slab.h"
+
+/* The objects that word `w` stands for. */
+static uint64_t valid_bits(uint32_t capacity, uint32_t w) {
+    uint32_t rest = capacity > w * 64 ? capacity - w * 64 : 0;
+
+    return rest >= 64 ? UINT64_MAX : ((uint64_t)1 << rest) - 1;
+}
+
+static uint32_t words_of(uint32_t capacity) {
+    return (capacity + 63) / 64;
+}
+
+static void set_inside_words(struct bsa_slab slab, uint32_t pages, bool to_head) {
+    for (uint32_t i = 1; i < pages; i++) {
+        bsa_page_set_word(bsa_page_at(slab.section, slab.head + i),
+                          to_head ? bsa_slab_inside_word(i) : 0);
+    }
+}
+
+void bsa_slab_create(const struct bsa_class_table *classes, struct bsa_slab slab, unsigned order,
+                     unsigned class_index, unsigned slot) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
+    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    uint32_t capacity = classes->classes[class_index].capacity[order];
+
+    /* Remote bits are cleared too: a racing double free may have left one behind. Not so the
+     * summary: where such a free has left a name, the slab is on a stack, and must not be pushed on
+     * another. */
+    for (uint32_t w = 0; w < words_of(capacity); w++) {
+        atomic_store_explicit(&local[w], valid_bits(capacity, w), memory_order_relaxed);
+        atomic_store_explicit(&remote[w], 0, memory_order_relaxed);
+    }
+    page->free_count = (uint16_t)capacity;
+    page->next = page->prev = BSA_NO_PAGE;
+    bsa_page_set_word(page, bsa_slab_word(order, class_index, slot, BSA_SLAB_FULL));
+    set_inside_words(slab, (uint32_t)1 << order, true);
+}
+
+void bsa_slab_destroy(struct bsa_slab slab) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    unsigned order = bsa_word_order(bsa_page_word(page));
+    uint32_t pages = (uint32_t)1 << order;
+
+    set_inside_words(slab, pages, false);
+    page->free_count = 0;
+    bsa_page_set_word(page, bsa_block_word(BSA_CHANGING, order, pages));
+}
+
+bool bsa_slab_object_is_free(struct bsa_slab slab, uint32_t index) {
+    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head) + index / 64;
+    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head) + index / 64;
+    uint64_t bits = atomic_load_explicit(local, memory_order_relaxed) |
+                    atomic_load_explicit(remote, memory_order_relaxed);
+
+    return (bits >> index % 64 & 1) != 0;
+}
+
+uint32_t bsa_slab_remote_count(const struct bsa_class_table *classes, struct bsa_slab slab) {
+    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    uint32_t capacity = bsa_slab_capacity(classes, bsa_page_word(bsa_slab_page(slab)));
+    uint32_t count = 0;
+
+    for (uint32_t w = 0; w < words_of(capacity); w++) {
+        count += bsa_popcount(atomic_load_explicit(&remote[w], memory_order_relaxed));
+    }
+    return count;
+}
+
+/* Takes back the bit of a double free from a word that is not named yet. Returns whether others
+ * have set bits of the word meanwhile, and rely on us to name it. */
+static bool withdraw(_Atomic uint64_t *remote, uint64_t bit) {
+    return (atomic_fetch_and_explicit(remote, ~bit, memory_order_acq_rel) & ~bit) != 0;
+}
+
+/* Step 1: sets the bit, unless the object is free on either side. `*before` receives the word as it
+ * was.
+ *
+ * The remote word is read before the local one, because draining goes the other way round: if the
+ * object was freed before, its bit is in the word read, or was moved to the local word before that.
+ * A compare-exchange, because the look at the local word must still hold when the bit is set: had
+ * the word been drained meanwhile, it would have changed. Each failure is another free or a drain
+ * that went through. */
+static bool set_remote_bit(const _Atomic uint64_t *local, _Atomic uint64_t *remote, uint64_t bit,
+                           uint64_t *before) {
+    /* Acquire: pairs with the owner's release in take_word. Release: what was written into the
+     * object is over before the owner hands it out again. */
+    *before = atomic_load_explicit(remote, memory_order_acquire);
+    do {
+        if (((*before | atomic_load_explicit(local, memory_order_relaxed)) & bit) != 0) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(remote, before, *before | bit,
+                                                    memory_order_acq_rel, memory_order_acquire));
+    return true;
+}
+
+bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must_push) {
+    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head) + index / 64;
+    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head) + index / 64;
+    uint64_t bit = (uint64_t)1 << index % 64, word_bit = (uint64_t)1 << index / 64, before;
+    bsa_status status = BSA_OK;
+
+    *must_push = false;
+    if (!set_remote_bit(local, remote, bit, &before)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    if (before != 0) {
+        return BSA_OK;
+    }
+    /* The word was empty, as it also is after a racing free of the same object has come and been
+     * drained. Until we name it no drain takes our bit: so a local bit now is that other free's. */
+    if ((atomic_load_explicit(local, memory_order_relaxed) & bit) != 0) {
+        if (!withdraw(remote, bit)) {
+            return BSA_NOT_ALLOCATED;
+        }
+        status = BSA_NOT_ALLOCATED;
+    }
+    /* Release: the bit is there for who sees the name; acquire orders the push after the owner's
+     * reading of the link. */
+    *must_push = atomic_fetch_or_explicit(&bsa_slab_page(slab)->summary, word_bit,
+                                          memory_order_acq_rel) == 0;
+    return status;
+}
+
+/* Moves the bits of one remote word to the local word: set there before they are cleared here, so
+ * that a second free finds the first in one of the two at any time. Returns the bits that were not
+ * yet free. */
+static uint64_t take_word(_Atomic uint64_t *local, _Atomic uint64_t *remote, uint64_t valid,
+                          uint64_t *overlaps) {
+    uint64_t had = atomic_load_explicit(local, memory_order_relaxed);
+    uint64_t bits = atomic_load_explicit(remote, memory_order_acquire);
+
+    do {
+        atomic_store_explicit(local, had | (bits & valid), memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak_explicit(remote, &bits, 0, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    *overlaps += bsa_popcount(bits & had);
+    return bits & valid & ~had;
+}
+
+uint32_t bsa_slab_drain(const struct bsa_class_table *classes, struct bsa_slab slab,
+                        uint64_t *overlaps) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
+    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    uint32_t capacity = bsa_slab_capacity(classes, bsa_page_word(page)), count = 0;
+    /* Acquire: the named words' bits are visible. Release: from here on a freer may push the slab
+     * again, and overwrite the link that was read before. */
+    uint64_t named = atomic_exchange_explicit(&page->summary, 0, memory_order_acq_rel);
+
+    for (; named != 0; named &= named - 1) {
+        uint32_t w = bsa_lowest_bit(named);
+
+        count += bsa_popcount(take_word(&local[w], &remote[w], valid_bits(capacity, w), overlaps));
+    }
+    page->free_count = (uint16_t)(page->free_count + count);
+    return count;
+}
+
+void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab slab) {
+    struct bsa_page *page = bsa_slab_page(slab);
+    uint64_t word = bsa_page_word(page), overlaps = 0;
+    uint32_t capacity = bsa_slab_capacity(classes, word), count = 0;
+    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
+    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+
+    atomic_store_explicit(&page->summary, 0, memory_order_relaxed);
+    for (uint32_t w = 0; w < words_of(capacity); w++) {
+        take_word(&local[w], &remote[w], valid_bits(capacity, w), &overlaps);
+        count += bsa_popcount(atomic_load_explicit(&local[w], memory_order_relaxed) &
+                              valid_bits(capacity, w));
+    }
+    page->free_count = (uint16_t)count;
+    page->next = page->prev = BSA_NO_PAGE;
+    set_inside_words(slab, (uint32_t)1 << bsa_word_order(word), true);
+}
