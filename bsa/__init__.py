@@ -1,0 +1,98 @@
+"""Buddy and slab memory allocation over any writable buffer.
+
+>>> import bsa
+>>> heap = bsa.Allocator(bytearray(1 << 20))
+>>> block = heap.alloc(100)
+>>> block[:5] = b"hello"
+>>> block[:5]
+b'hello'
+"""
+
+import sys as _sys
+from enum import IntEnum
+
+try:
+    from ._core import (
+        MAX_ORDER,
+        AllocError,
+        Allocator,
+        Block,
+        ClosedError,
+        CorruptionError,
+        InUseError,
+        InvalidParamError,
+        MemoryOverlapError,
+        NotAllocatedError,
+        NotFoundError,
+        NotInitializedError,
+        OutOfMemoryError,
+        Section,
+        Slab,
+        Stats,
+        current_cpu,
+        set_cpu,
+    )
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"bsa in {__path__[0]} is not built for this Python, "
+        f"{_sys.version_info[0]}.{_sys.version_info[1]}: run `make build PYTHON=...` there, "
+        "or leave the source folder if bsa is installed"
+    ) from error
+
+from .timeline import Timeline, replay
+from .trace import Trace, TraceError, TraceOp
+
+__version__ = "0.1.0"
+
+
+class PageState(IntEnum):
+    """What a page belongs to: the bytes of Section.page_states()."""
+
+    FREE = 0
+    BLOCK = 1
+    SLAB = 2
+    EMPTY_SLAB = 3
+
+
+class cpu:
+    """Pin the calling thread to slot `number` within a `with` statement; see set_cpu()."""
+
+    def __init__(self, number):
+        self.number = number
+        self._previous = []
+
+    def __enter__(self):
+        self._previous.append(set_cpu(self.number))
+        return self
+
+    def __exit__(self, *exception):
+        set_cpu(self._previous.pop())
+
+
+__all__ = [
+    "MAX_ORDER",
+    "AllocError",
+    "Allocator",
+    "Block",
+    "ClosedError",
+    "CorruptionError",
+    "InUseError",
+    "InvalidParamError",
+    "MemoryOverlapError",
+    "NotAllocatedError",
+    "NotFoundError",
+    "NotInitializedError",
+    "OutOfMemoryError",
+    "PageState",
+    "Section",
+    "Slab",
+    "Stats",
+    "Timeline",
+    "Trace",
+    "TraceError",
+    "TraceOp",
+    "cpu",
+    "current_cpu",
+    "replay",
+    "set_cpu",
+]

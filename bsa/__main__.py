@@ -1,0 +1,57 @@
+"""The command line: `python -m bsa record | replay | info | demo`.
+
+Each command is a module with add_parser(subparsers) and run(args) -> exit status. What the user can
+cause is one line on stderr and exit status 1 (2 for a wrong command line), never a traceback.
+"""
+
+import argparse
+import os
+import sys
+
+from bsa import demo, info, record, replay_command
+from bsa._core import AllocError
+
+_COMMANDS = (record, replay_command, info, demo)
+_INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line; --help tells the rest."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv=None):
+    """Run one command; its exit status."""
+    args = _parser().parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold anything
+    try:
+        status = args.run(args)
+        sys.stdout.flush()  # a closed pipe shows here, not at exit
+        return status
+    except BrokenPipeError:
+        return _leave_broken_pipe()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (AllocError, OSError, ValueError, MemoryError) as error:
+        print(f"python -m bsa {args.command}: {str(error) or 'out of memory'}", file=sys.stderr)
+        return 1
+
+
+def _parser():
+    parser = _Parser(prog="python -m bsa", description="See where a program's memory goes.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def _leave_broken_pipe():
+    """The reader has gone (`| head`): end quietly, also when Python flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

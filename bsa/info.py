@@ -1,0 +1,94 @@
+"""`python -m bsa info FILE...`: what is in a trace, without replaying it."""
+
+import os
+import shlex
+import sys
+from collections import Counter
+
+from bsa.trace import Trace, TraceError, TraceOp
+from bsa.units import format_size, percent
+
+_BAR = 40  # characters
+
+
+def add_parser(subparsers):
+    """Add `info` to the commands of `python -m bsa`."""
+    parser = subparsers.add_parser(
+        "info",
+        help="tell what is in a trace file",
+        description="Tell what is in trace files: events, threads, live bytes, sizes, origin.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a trace file")
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """The command `info`: 1 if a file could not be read."""
+    status = 0
+    for number, path in enumerate(args.files):
+        try:
+            text = describe(path)
+        except (OSError, TraceError) as error:
+            print(f"bsa info: {error}", file=sys.stderr)
+            status = 1
+        else:
+            print("\n" * (number > 0) + text)
+    return status
+
+
+def describe(path):
+    """Everything about the trace in a file, as lines of text."""
+    trace = Trace.load(path)
+    rows = [
+        ("events", f"{len(trace)} in {format_size(os.path.getsize(path))}"),
+        *_operations(trace),
+        ("threads", trace.threads),
+        ("ids", f"{trace.ids} (blocks alive at once)"),
+        ("peak", _peak(trace)),
+        *_origin(trace.meta),
+    ]
+    lines = [f"  {name:<17} {value}" for name, value in rows]
+    return "\n".join([str(path), *lines, *_size_lines(trace)])
+
+
+def _operations(trace):
+    counts = Counter(trace.op)
+    return [(op.name.lower(), counts[op]) for op in TraceOp]
+
+
+def _peak(trace):
+    event, size = trace.peak
+    return f"{format_size(size)} ({size} bytes) alive after event {event}"
+
+
+def _origin(meta):
+    """How the trace came about: the command first, then counts of what was odd."""
+    rows = []
+    if "command" in meta:
+        rows.append(("command", shlex.join(map(str, meta["command"]))))
+    for name, value in meta.items():
+        if name != "command" and value is not False and (value != 0 or name == "status"):
+            rows.append((name.replace("_", " "), value))
+    return rows
+
+
+def size_histogram(trace):
+    """How often each power of two was the smallest to hold a request: {power: requests}.
+
+    Requests are allocations and reallocations; those of 0 bytes count under 0.
+    """
+    requests = Counter(size for op, size in zip(trace.op, trace.size) if op != TraceOp.FREE)
+    powers = Counter()
+    for size, count in requests.items():
+        powers[1 << (size - 1).bit_length() if size else 0] += count
+    return dict(sorted(powers.items()))
+
+
+def _size_lines(trace):
+    histogram = size_histogram(trace)
+    requests, most = sum(histogram.values()), max(histogram.values(), default=0)
+    lines = ["  requests of up to"] if histogram else []
+    for power, count in histogram.items():
+        bar = "#" * -(-_BAR * count // most)
+        lines.append(f"  {format_size(power):>10} {count:>10} {percent(count, requests):>8} {bar}")
+    return lines

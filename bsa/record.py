@@ -1,0 +1,230 @@
+"""Recording a program: run it with the malloc recorder preloaded, keep its trace.
+
+The recorder (csrc/hosted/recorder.c) is a shared library of its own. It writes a raw recording
+beside the output while the program runs; afterwards this becomes a saved trace.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import NamedTuple
+
+from bsa import _core
+from bsa.trace import Trace, TraceError
+from bsa.units import format_size
+
+RECORDER = pathlib.Path(__file__).parent / "lib" / "libbsa_record.so"
+
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+
+# At these the loader splits LD_PRELOAD, and "$" begins a token of its own.
+_UNCLEAN = re.compile(r"[\s:$]")
+
+
+class RecordError(_core.AllocError, RuntimeError):
+    """Nothing could be recorded. `status` is what a shell would report for the command."""
+
+    def __init__(self, message="", status=1):
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self):
+        return type(self), (str(self), self.status)
+
+
+class Recording(NamedTuple):
+    """What record() returns."""
+
+    trace: Trace
+    status: int  #: the program's exit status, or 128 + the signal it died of
+
+
+def record(command, output, *, env=None):
+    """Run `command` (a sequence of strings), record its allocations, save the trace to `output`.
+
+    The process that is started is recorded, or what it becomes by exec; its children are not. `env`
+    is its environment (default: this process's). LD_PRELOAD keeps its entries, and PYTHONMALLOC
+    becomes "malloc" if it is not set: Python asks malloc for little otherwise, others ignore it.
+
+    The trace is saved however the program ends. Signals meant for it reach it. RecordError: the
+    command cannot be run, or the loader did not preload the recorder (programs that are statically
+    linked or setuid), or this build of bsa has no recorder.
+    """
+    command = [os.fsdecode(word) for word in command]
+    output = os.path.realpath(os.fsdecode(output))
+    if not command:
+        raise RecordError("no command to record")
+    if isinstance(command, (str, bytes)):
+        raise TypeError("command must be a sequence of strings, not one string")
+    if not RECORDER.exists():
+        raise RecordError(f"this build of bsa has no recorder: {RECORDER} is missing")
+    _check_output(output)
+    raw = f"{output}.raw-{secrets.token_hex(4)}"
+    with _signals_go_to_the_program() as program, _preloadable(RECORDER) as library:
+        status = program.run(command, _environment(env, library, raw))
+        return Recording(_convert(raw, output, command, status), status)
+
+
+def _check_output(output):
+    """Refuse before the program runs what would lose its recording afterwards."""
+    folder = os.path.dirname(output)
+    if os.path.isdir(output):
+        raise RecordError(f"{output} is a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RecordError(f"cannot write in the folder {folder}")
+
+
+# ---- The environment of the program ----
+
+
+@contextlib.contextmanager
+def _preloadable(library):
+    """A link to the library whose path can stand in LD_PRELOAD."""
+    with tempfile.TemporaryDirectory(prefix="bsa-", dir=_clean_folder()) as folder:
+        link = os.path.join(folder, library.name)
+        os.symlink(library.resolve(), link)
+        yield link
+
+
+def _clean_folder():
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+        if not _UNCLEAN.search(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise RecordError("no temporary folder whose path is free of spaces and colons")
+
+
+def _environment(env, library, raw):
+    env = dict(os.environ if env is None else env)
+    # First, before another allocator that may be preloaded: whose malloc comes first is called.
+    env["LD_PRELOAD"] = " ".join(filter(None, [library, env.get("LD_PRELOAD")]))
+    env["BSA_RECORD_FILE"] = raw
+    env.setdefault("PYTHONMALLOC", "malloc")
+    return env
+
+
+# ---- Running it ----
+
+
+class _Program:
+    """The program being recorded, once it runs."""
+
+    def __init__(self):
+        self._process = None
+        self._early = []  # signals that came before it was known to run
+
+    def run(self, command, env):
+        """Its exit status as a shell reports it."""
+        try:
+            self._process = subprocess.Popen(command, env=env)
+        except FileNotFoundError:
+            raise RecordError(f"{command[0]}: command not found", _NOT_FOUND) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"{command[0]}: {reason}", _NOT_EXECUTABLE) from error
+        for signum in self._early:  # the program may run before Popen returns
+            self._process.send_signal(signum)
+        code = self._process.wait()
+        return code if code >= 0 else 128 - code
+
+    def forward(self, signum, frame):
+        if self._process is None:
+            self._early.append(signum)
+        else:
+            self._process.send_signal(signum)
+
+
+def _leave_to_the_program(signum, frame):
+    """The terminal sends Ctrl-C and Ctrl-\\ to the program too; it decides what happens."""
+
+
+@contextlib.contextmanager
+def _signals_go_to_the_program():
+    """Until the trace is saved, no signal that can be caught ends this process.
+
+    Handlers, not SIG_IGN, which the program would inherit. What is ignored already stays so: a
+    program under nohup inherits that. Only the main thread may set handlers; elsewhere, they are
+    the caller's.
+    """
+    program = _Program()
+    handlers = {
+        signal.SIGINT: _leave_to_the_program,
+        signal.SIGQUIT: _leave_to_the_program,
+        signal.SIGTERM: program.forward,
+        signal.SIGHUP: program.forward,
+    }
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in handlers.items():
+                if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+                    before[signum] = signal.signal(signum, handler)
+        yield program
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+# ---- The trace ----
+
+
+def _convert(raw, output, command, status):
+    """Make a saved trace of the raw recording, which stays if that fails."""
+    if not os.path.exists(raw):
+        raise RecordError(
+            f"nothing was recorded: {command[0]} is statically linked, setuid, or for another kind "
+            "of processor, so the recorder cannot be loaded into it",
+            status or 1,
+        )
+    try:
+        trace = Trace.load(raw)
+        trace.meta.update(command=command, status=status)
+        trace.save(output)
+    except (OSError, TraceError, MemoryError) as error:
+        raise RecordError(f"{error}; the raw recording is left in {raw}", status or 1) from error
+    os.unlink(raw)
+    return trace
+
+
+# ---- The command line ----
+
+
+def add_parser(subparsers):
+    """Add `record` to the commands of `python -m bsa`."""
+    parser = subparsers.add_parser(
+        "record",
+        help="run a program and record its allocations",
+        usage="%(prog)s -o FILE [--] COMMAND ...",
+        description="Run COMMAND, record every malloc and free of its process (not of its "
+        "children), and save the trace to FILE. The exit status is that of COMMAND.",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the trace file")
+    parser.add_argument("program", nargs="...", metavar="COMMAND", help="the program to run")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args):
+    """The command `record`: the exit status of the program."""
+    command = args.program[1:] if args.program[:1] == ["--"] else args.program
+    if not command:
+        args.parser.error("no command to record")
+    try:
+        trace, status = record(command, args.output)
+    except RecordError as error:
+        print(f"python -m bsa record: {error}", file=sys.stderr)
+        return error.status
+    print(f"python -m bsa record: {_summary(trace)} in {args.output}", file=sys.stderr)
+    return status
+
+
+def _summary(trace):
+    cut = ", cut short: no room for more" if trace.meta["cut"] else ""
+    peak = format_size(trace.peak[1])
+    return f"{len(trace)} events, {trace.threads} threads, peak {peak}{cut};"

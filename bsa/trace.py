@@ -1,0 +1,221 @@
+"""Traces: what a program asked of malloc, as columns of numbers.
+
+A trace says *that* block 7 was freed, not where it lay: addresses are replaced by small ids that
+are used again after a free, so the same trace can be run against any allocator. Reading and
+checking are done in C (csrc/hosted/trace_*.c); this file makes a type of it.
+"""
+
+import enum
+import json
+import os
+from array import array
+from typing import NamedTuple
+
+from bsa import _core, trace_file
+
+COLUMNS = ("op", "id", "size", "align", "thread")
+FORMATS = ("B", "I", "Q", "I", "I")
+
+# Ids and thread numbers may reach this in short traces; in longer ones, the number of events.
+_FREE_NUMBERS = 65536
+
+
+class TraceError(_core.AllocError, ValueError):
+    """A trace is damaged or no possible history; the text names the line, offset or event."""
+
+
+class TraceOp(enum.IntEnum):
+    """What an event does."""
+
+    ALLOC = 1
+    ZALLOC = 2  #: zeroed memory, as from calloc
+    REALLOC = 3  #: the id stays, the size is new
+    FREE = 4
+
+
+class TraceEvent(NamedTuple):
+    """One row of a trace."""
+
+    op: int
+    id: int
+    size: int  #: bytes asked for; 0 for a free
+    align: int  #: alignment asked for; 0 if none was
+    thread: int
+
+
+class Trace:
+    """The allocations and frees of a program, in order.
+
+    Trace(op, id, size, align, thread, *, meta=None)
+
+    The columns may be sequences of numbers or buffers of them (unsigned, with 8, 32, 64, 32 and 32
+    bits); they are copied and checked. TraceError names the first event that is impossible: an
+    unknown operation, an alignment that is no power of two, an id allocated twice or not alive. Ids
+    and thread numbers must be below 65536 or the number of events. `meta` is a dict of what JSON
+    can hold.
+
+    A trace does not change, but for `meta`, which is yours and does not count in comparisons.
+    """
+
+    __slots__ = ("_columns", "_summary", "meta", "__weakref__")
+
+    def __init__(self, op, id, size, align, thread, *, meta=None):
+        columns = (op, id, size, align, thread)
+        self._set(tuple(map(_column_bytes, COLUMNS, FORMATS, columns)), meta)
+
+    def _set(self, columns, meta):
+        try:
+            self._summary = _core._check_columns(*columns)
+        except ValueError as error:
+            raise TraceError(str(error)) from None
+        self._columns = columns
+        # Through JSON: a copy, and what a file would give back.
+        self.meta = json.loads(json.dumps(meta or {}))
+
+    @classmethod
+    def _from_columns(cls, columns, meta):
+        """A trace of five bytes objects, which are shared, not copied."""
+        trace = cls.__new__(cls)
+        trace._set(tuple(columns), meta)
+        return trace
+
+    @classmethod
+    def from_events(cls, events, *, meta=None):
+        """A trace of an iterable of (op, id, size, align, thread)."""
+        columns = tuple(map(array, FORMATS))
+        for index, event in enumerate(events):
+            try:
+                for column, value in zip(columns, event, strict=True):
+                    column.append(value)
+            except (ValueError, OverflowError) as error:
+                raise TraceError(f"event {index}: {error}") from None
+        return cls._from_columns((column.tobytes() for column in columns), meta)
+
+    @classmethod
+    def load(cls, path):
+        """Read a trace from a file.
+
+        Recognised by content: a saved trace, a raw recording, the text format of Android's
+        memory_replay, or a zip archive of one such text. Anything else, and a file that is damaged,
+        is a TraceError that names the file and the place.
+        """
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            return cls._from_columns(*trace_file.read(data))
+        except (ValueError, RecursionError) as error:
+            raise TraceError(f"{os.fsdecode(path)}: {error}") from None
+
+    def save(self, path):
+        """Write the trace to a file, which is there as a whole or not at all."""
+        trace_file.write(path, trace_file.encode(self._columns, self.meta))
+
+    @property
+    def op(self):
+        """What each event does: a TraceOp."""
+        return self._view(0)
+
+    @property
+    def id(self):
+        """The block of each event."""
+        return self._view(1)
+
+    @property
+    def size(self):
+        """Bytes asked for, 0 for a free."""
+        return self._view(2)
+
+    @property
+    def align(self):
+        """Alignment asked for, 0 if none was."""
+        return self._view(3)
+
+    @property
+    def thread(self):
+        """Number of the thread, by first appearance."""
+        return self._view(4)
+
+    def _view(self, index):
+        return memoryview(self._columns[index]).cast(FORMATS[index])
+
+    @property
+    def ids(self):
+        """The largest id plus 1: an array of that length has room for every block alive at once."""
+        return self._summary[0]
+
+    @property
+    def threads(self):
+        """The largest thread number plus 1."""
+        return self._summary[1]
+
+    @property
+    def peak(self):
+        """(event, bytes): the first event after which the most requested bytes were alive."""
+        return self._summary[2:]
+
+    def __len__(self):
+        return len(self._columns[0])
+
+    def __iter__(self):
+        return map(TraceEvent._make, zip(self.op, self.id, self.size, self.align, self.thread))
+
+    def __getitem__(self, index):
+        """trace[i]: one TraceEvent. trace[i:j]: a trace of those events.
+
+        Blocks allocated before i are unknown to trace[i:j]: their frees are dropped, their reallocs
+        become allocations, and ids are numbered anew.
+        """
+        if isinstance(index, slice):
+            return self._slice(*index.indices(len(self)))
+        return TraceEvent(*(self._view(k)[index] for k in range(len(COLUMNS))))
+
+    def _slice(self, start, stop, step):
+        if step != 1:
+            raise ValueError("a trace is sliced in steps of 1")
+        stop = max(start, stop)
+        if start == 0 and max(self.ids, self.threads) <= max(stop, _FREE_NUMBERS):
+            columns = (bytes(self._view(k)[:stop]) for k in range(len(COLUMNS)))
+        else:
+            columns = _core._slice_columns(*self._columns, start, stop)[:-1]
+        return self._from_columns(columns, self.meta)
+
+    def __eq__(self, other):
+        if not isinstance(other, Trace):
+            return NotImplemented
+        return self._columns == other._columns
+
+    __hash__ = None  # type: ignore[assignment]  # equal traces may differ in `meta`, which is mutable
+
+    def __reduce__(self):
+        return _unpickle, (self._columns, self.meta)
+
+    def __repr__(self):
+        return (
+            f"<bsa.Trace of {len(self)} events: {self.ids} ids, {self.threads} threads, "
+            f"peak {self.peak[1]} bytes>"
+        )
+
+
+def _unpickle(columns, meta):
+    return Trace._from_columns(columns, meta)
+
+
+def _column_bytes(name, code, values):
+    """The numbers of one column as bytes in the machine's own order."""
+    try:
+        view = memoryview(values)
+    except TypeError:
+        return _packed(name, code, values)
+    if view.ndim != 1 or view.itemsize != array(code).itemsize or view.format not in "BILQ":
+        raise TypeError(
+            f"{name}: expected a one-dimensional buffer of format {code!r}, "
+            f"not {view.ndim}-dimensional {view.format!r}"
+        )
+    return view.tobytes()
+
+
+def _packed(name, code, values):
+    try:
+        return array(code, values).tobytes()
+    except OverflowError as error:
+        raise TraceError(f"{name}: {error}") from None
