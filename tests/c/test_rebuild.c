@@ -1,0 +1,628 @@
+/* Page words and bitmaps are the truth: everything else is computed from them, after a wipe, in
+ * another root, at another address, after a crash; and damaged headers and words are refused, or
+ * named by the check. */
+#include "check.h"
+
+#include "root.h"
+
+#define PAGE (4 * KIB)
+
+static struct bsa_section *first_section(const struct heap *heap) {
+    return bsa_first_section(heap->root);
+}
+
+/* Objects of several sizes from all slots, page blocks of all kinds, holes between, remote frees
+ * pending. */
+static unsigned populate(struct bsa_root *root, uintptr_t *live, unsigned most) {
+    unsigned count = 0, slots = bsa_slots(root);
+    uint64_t seed = 31;
+
+    for (unsigned i = 0; i < most; i++) {
+        size_t size = i % 10 == 0 ? 1 + random_below(&seed, 20000) : 1 + random_below(&seed, 500);
+        bsa_status status = i % 33 == 0 ? bsa_alloc_pages(root, 1 + random_below(&seed, 7), 0,
+                                                          BSA_EXACT, &live[count])
+                                        : bsa_alloc_on(root, i % slots, size, 0, 0, &live[count]);
+
+        count += status == BSA_OK;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (random_below(&seed, 3) == 0) {
+            EXPECT_OK(bsa_free_on(root, random_below(&seed, slots), live[i]));
+            live[i--] = live[--count];
+        }
+    }
+    EXPECT(count > most / 3);
+    EXPECT_SOUND(root);
+    return count;
+}
+
+static void free_everything(struct heap *heap, const uintptr_t *live, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        EXPECT_OK(bsa_free_on(heap->root, i % 3, live[i]));
+    }
+    bsa_trim(heap->root);
+    EXPECT_EQUAL(bsa_total_pages(heap->root), bsa_free_page_count(heap->root));
+    EXPECT_EQUAL(0, bsa_live_count(heap->root));
+}
+
+/* --- wiping ------------------------------------------------------------------------------------
+ */
+
+static void wipe_section(struct bsa_section *section) {
+    struct bsa_section_derived *derived = &section->derived;
+
+    memset(derived->free_list, 0xee, sizeof derived->free_list);
+    memset(derived->free_count, 0xee, sizeof derived->free_count);
+    derived->free_mask = 0xeeeeeeee;
+    atomic_store(&derived->free_pages, 0xeeeeeeee);
+    for (uint32_t i = 0; i < section->total_pages; i++) {
+        struct bsa_page *page = bsa_page_at(section, i);
+        uint64_t word = bsa_page_word(page);
+
+        if (bsa_word_state(word) != BSA_PAGES) { /* whose size as asked for stands there */
+            page->next.value = page->prev.value = 0xeeeeeeee;
+        }
+        atomic_store(&page->remote_next, 0xeeeeeeee);
+        page->free_count = 0xeeee;
+        if (i < section->high_water) {
+            atomic_store(&page->summary, 0xeeeeeeeeeeeeeeee);
+        }
+        if (bsa_word_state(word) == BSA_SLAB) {
+            bsa_page_set_word(page, word | (uint64_t)7 << BSA_WORD_LIST_SHIFT);
+        } else if (bsa_word_back(word) != 0) {
+            bsa_page_set_word(page, 0); /* which head a page of a slab belongs to */
+        }
+    }
+}
+
+static void wipe_root(struct bsa_root *root) {
+    root->allocated_pages = root->page_slack = 0xeeeeeeee;
+    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
+        root->per_order[order].live = 0xeeeeeeee;
+    }
+    for (unsigned i = 0; i < root->space.slot_count; i++) {
+        struct bsa_slot *slot = &root->space.slots[i];
+
+        slot->tally.count = slot->tally.bytes = 0xeeeeeeee;
+        for (unsigned c = 0; c < root->space.classes.count; c++) {
+            struct bsa_cache *cache = &slot->caches[c];
+
+            memset(&cache->slab, 0xee, sizeof cache->slab);
+            cache->page = (struct bsa_page *)(uintptr_t)0xeeeeeeeeeeeeeee0;
+            cache->base = 0xeeeeeeee;
+            cache->word = cache->words = 0xeeeeeeee;
+            cache->first_partial.value = cache->last_partial.value = 0xeeeeeeee;
+            cache->empty.value = cache->retired.value = 0xeeeeeeee;
+            cache->drained = 0xeeeeeeee;
+            atomic_store(&cache->remote, 0xeeeeeeee);
+        }
+    }
+}
+
+static void a_heap_without_its_derived_fields_is_rebuilt_as_it_was(void) {
+    for (int serial = 0; serial < 2; serial++) {
+        struct heap heap = serial ? serial_heap_of(3 * MIB, 3) : heap_of(3 * MIB, 3);
+        static uintptr_t live[3000];
+        struct bsa_stats before, after;
+        struct snapshot snapshot;
+        unsigned count;
+
+        heap_add(&heap, 600 * KIB, PAGE, 5 * PAGE + 8);
+        count = populate(heap.root, live, 3000);
+        bsa_trim(
+            heap.root); /* else rebuilding takes back remote frees, and gives back empty slabs */
+        snapshot = snapshot_of(heap.root, THE_TRUTH);
+        before = stats_of(heap.root);
+        for (struct bsa_section *section = first_section(&heap); section != NULL;
+             section = bsa_next_section(heap.root, section)) {
+            wipe_section(section);
+        }
+        wipe_root(heap.root);
+        EXPECT_OK(bsa_rebuild(heap.root));
+        EXPECT_SOUND(heap.root);
+        EXPECT(snapshot_still_holds(&snapshot, heap.root));
+        after = stats_of(heap.root);
+        EXPECT_EQUAL(before.current_count, after.current_count);
+        EXPECT_EQUAL(before.current_bytes, after.current_bytes);
+        EXPECT_EQUAL(before.requested_bytes, after.requested_bytes);
+        EXPECT_EQUAL(before.allocated_bytes, after.allocated_bytes);
+        for (unsigned i = 0; i < BSA_CLASSES; i++) {
+            EXPECT_EQUAL(before.per_class[i].live, after.per_class[i].live);
+        }
+        for (unsigned i = 0; i <= BSA_MAX_ORDER; i++) {
+            EXPECT_EQUAL(before.per_order[i].live, after.per_order[i].live);
+        }
+        free_everything(&heap, live, count);
+        count = populate(heap.root, live, 3000); /* and serves as ever */
+        free_everything(&heap, live, count);
+        heap_close(&heap);
+    }
+}
+
+static void rebuilding_takes_back_what_was_freed_remotely(void) {
+    struct heap heap = heap_of(2 * MIB, 3);
+    static uintptr_t live[2000];
+    unsigned count = populate(heap.root, live, 2000);
+
+    for (unsigned i = 0; i < count; i += 4) {
+        EXPECT_OK(bsa_free_on(heap.root, BSA_NO_SLOT, live[i]));
+    }
+    wipe_section(first_section(&heap));
+    wipe_root(heap.root);
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT_SOUND(heap.root);
+    EXPECT_EQUAL(count - (count + 3) / 4, bsa_live_count(heap.root));
+    for (unsigned i = 0; i < count; i++) {
+        struct bsa_allocation found;
+
+        EXPECT_EQUAL(i % 4 == 0, bsa_lookup(heap.root, live[i], &found) != BSA_OK);
+        if (i % 4 != 0) {
+            EXPECT_OK(bsa_free_on(heap.root, 1, live[i]));
+        }
+    }
+    bsa_trim(heap.root);
+    EXPECT_EQUAL(0, stats_of(heap.root).allocated_bytes);
+    heap_close(&heap);
+}
+
+static void rebuilding_a_sound_heap_changes_nothing(void) {
+    struct heap heap = heap_of(2 * MIB, 2);
+    static uintptr_t live[2000];
+    struct snapshot snapshot;
+
+    populate(heap.root, live, 2000);
+    bsa_trim(heap.root);
+    snapshot = snapshot_of(heap.root, THE_TRUTH);
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT(snapshot_still_holds(&snapshot, heap.root));
+    heap_close(&heap);
+}
+
+/* --- elsewhere ---------------------------------------------------------------------------------
+ */
+
+static void the_same_bytes_at_another_address_are_the_same_heap(void) {
+    static const size_t moves[] = {0, PAGE, 3 * PAGE, 64 * KIB, 7 * 64 * KIB};
+
+    for (unsigned m = 0; m < COUNT_OF(moves); m++) {
+        for (unsigned slots = 1; slots <= 3; slots++) {
+            struct heap old = heap_without_sections(PAGE, 2),
+                        new = heap_without_sections(PAGE, slots);
+            size_t size = 1 * MIB;
+            unsigned char *from = heap_memory(&old, size, 1 * MIB, 123);
+            unsigned char *to = heap_memory(&new, size, 1 * MIB, 123 + moves[m]);
+            static uintptr_t live[1000];
+            struct snapshot before, after;
+            struct bsa_section_info info;
+            uint64_t moved = (uint64_t)(to - from), alignment = PAGE;
+            unsigned count, index = 99;
+
+            EXPECT_OK(bsa_add_region(old.root, from, size, NULL, NULL));
+            EXPECT_EQUAL(1, section_info(old.root, 0).generation);
+            count = populate(old.root, live, 1000);
+            bsa_trim(old.root);
+            for (unsigned i = 0; i < count; i++) {
+                memset((void *)live[i], (int)i, 1);
+            }
+            if (slots < 2) {
+                /* Whose slot is not there any more goes to another: the walk says whose. */
+                for (unsigned i = 0; i < count; i++) {
+                    EXPECT_OK(bsa_free(old.root, live[i]));
+                }
+                for (count = 0; count < 50; count++) {
+                    live[count] = must_alloc(old.root, 0, 100 * count);
+                    memset((void *)live[count], (int)count, 1);
+                }
+                bsa_trim(old.root);
+            }
+            before = snapshot_of(old.root, THE_TRUTH);
+            memcpy(to, from, size);
+            EXPECT_OK(bsa_attach_region(new.root, to, size, NULL, &index));
+            EXPECT_EQUAL(0, index);
+            EXPECT_SOUND(new.root);
+            after = snapshot_of(new.root, THE_TRUTH);
+            EXPECT(snapshots_agree(&before, &after));
+            info = section_info(new.root, 0);
+            EXPECT_EQUAL(2, info.generation);
+            while (moved % (2 * alignment) == 0 && alignment < (uint64_t)1 << 62) {
+                alignment *= 2;
+            }
+            EXPECT(info.alignment == alignment || (moved == 0 && info.alignment > alignment));
+            EXPECT_EQUAL(stats_of(old.root).current_bytes, stats_of(new.root).current_bytes);
+            EXPECT_EQUAL(stats_of(old.root).requested_bytes, stats_of(new.root).requested_bytes);
+            for (unsigned i = 0; i < count; i++) {
+                live[i] += moved;
+                EXPECT_EQUAL(i & 0xff, *(unsigned char *)live[i]);
+            }
+            free_everything(&new, live, count);
+            snapshot_drop(&before);
+            snapshot_drop(&after);
+            heap_close(&new);
+            heap_close(&old);
+        }
+    }
+}
+
+static void a_region_moved_by_no_multiple_of_the_page_is_refused(void) {
+    struct heap old = heap_without_sections(PAGE, 1), new = heap_without_sections(PAGE, 1);
+    size_t size = 256 * KIB;
+    unsigned char *from = heap_memory(&old, size, PAGE, 0), *to = heap_memory(&new, size, PAGE, 64);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+
+    EXPECT_OK(bsa_add_region(old.root, from, size, NULL, NULL));
+    memcpy(to, from, size);
+    EXPECT(bsa_attach_region(new.root, to, size, NULL, NULL) != BSA_OK);
+    EXPECT_EQUAL(0, bsa_section_count(new.root));
+    EXPECT_OK(bsa_remove_region(old.root, 0));
+    /* With metadata and heap apart, the heap alone may be in the wrong place. */
+    EXPECT_OK(bsa_add_section(old.root, from, size, 100 * MIB, 1 * MIB, &config, NULL));
+    memcpy(to, from, size);
+    EXPECT_STATUS(BSA_INVALID_PARAM,
+                  bsa_attach_section(new.root, to, size, 100 * MIB + 64, &config, NULL));
+    EXPECT_STATUS(BSA_INVALID_PARAM, bsa_attach_section(new.root, to, size, 0, &config, NULL));
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(new.root, to, size, &config, NULL));
+    EXPECT_OK(bsa_attach_section(new.root, to, size, 200 * MIB, &config, NULL));
+    EXPECT_EQUAL(200 * MIB, section_info(new.root, 0).start);
+    EXPECT_EQUAL(4 * MIB, section_info(new.root, 0).alignment); /* 100 MiB = 25 * 4 MiB */
+    EXPECT_SOUND(new.root);
+    heap_close(&new);
+    heap_close(&old);
+}
+
+static void a_region_that_was_removed_can_be_attached_again(void) {
+    struct heap heap = heap_of(512 * KIB, 1);
+    unsigned char *region = heap.region[0];
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+
+    for (uint64_t generation = 2; generation < 5; generation++) {
+        EXPECT_OK(bsa_remove_region(heap.root, 0));
+        EXPECT_OK(bsa_attach_region(heap.root, region, 512 * KIB, NULL, NULL));
+        EXPECT_EQUAL(generation, section_info(heap.root, 0).generation);
+        EXPECT_OK(bsa_free(heap.root, must_alloc(heap.root, 0, 10)));
+    }
+    bsa_trim(heap.root);
+    EXPECT(snapshot_still_holds(&snapshot, heap.root));
+    heap_close(&heap);
+}
+
+static void attaching_what_is_no_heap_of_this_kind_is_refused(void) {
+    struct heap heap = heap_of(512 * KIB, 1), same = heap_without_sections(PAGE, 1);
+    struct heap other_pages = heap_without_sections(2 * PAGE, 1);
+    unsigned char *region = heap.region[0], *rubbish = heap_memory(&same, 512 * KIB, PAGE, 0);
+    struct bsa_section_info info = section_info(heap.root, 0);
+
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(same.root, rubbish, 512 * KIB, NULL, NULL));
+    memset(rubbish, 0, 512 * KIB);
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(same.root, rubbish, 512 * KIB, NULL, NULL));
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(same.root, rubbish, 0, NULL, NULL));
+    EXPECT_STATUS(BSA_MEMORY_OVERLAP, bsa_attach_region(heap.root, region, 512 * KIB, NULL, NULL));
+    EXPECT_STATUS(BSA_CORRUPTION,
+                  bsa_attach_region(other_pages.root, region, 512 * KIB, NULL, NULL));
+    for (size_t size = 1; size < info.meta_size + info.size; size += 4001) {
+        EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(same.root, region, size, NULL, NULL));
+    }
+    EXPECT_EQUAL(0, bsa_section_count(same.root));
+    EXPECT_OK(bsa_attach_region(same.root, region, info.meta_size + info.size, NULL, NULL));
+    heap_close(&other_pages);
+    heap_close(&same);
+    free(heap.root_memory);
+    free(region);
+}
+
+static void a_heap_attached_has_had_at_least_its_present_peak(void) {
+    struct heap old = heap_of(512 * KIB, 1), new = heap_without_sections(PAGE, 1);
+    struct bsa_stats stats;
+
+    must_alloc(old.root, 0, 100);
+    must_alloc_pages(old.root, 4);
+    EXPECT_OK(bsa_attach_region(new.root, old.region[0], 512 * KIB, NULL, NULL));
+    stats = stats_of(new.root);
+    EXPECT(stats.peak_allocated_bytes >= stats.allocated_bytes);
+    EXPECT(stats.peak_count >= stats.current_count);
+    EXPECT(stats.peak_bytes >= stats.current_bytes);
+    heap_close(&new);
+    free(old.root_memory);
+    free(old.region[0]);
+}
+
+/* --- damage ------------------------------------------------------------------------------------
+ */
+
+static bool visit_any(void *context, const struct bsa_allocation *allocation) {
+    *(uint64_t *)context += allocation->usable_size;
+    return true;
+}
+
+/* What attaches and passes the check can be used. */
+static void expect_usable_or_refused(void *region, size_t size, void *root_memory) {
+    struct bsa_config config = {PAGE, 2, false, {0}};
+    struct bsa_violation violation = {NULL, 0, 0};
+    struct bsa_root *root;
+    bsa_status status;
+    uintptr_t address;
+    uint64_t bytes = 0;
+
+    EXPECT_OK(bsa_init(root_memory, bsa_root_size(2), &config, &root));
+    status = bsa_attach_region(root, region, size, NULL, NULL);
+    if (status != BSA_OK) {
+        EXPECT(status == BSA_CORRUPTION || status == BSA_INVALID_PARAM);
+        EXPECT_EQUAL(0, bsa_section_count(root));
+        return;
+    }
+    if (bsa_check(root, &violation) != BSA_OK) {
+        EXPECT(violation.invariant != NULL && strlen(violation.invariant) > 10);
+        return;
+    }
+    bsa_walk(root, visit_any, &bytes);
+    EXPECT(bytes <= bsa_total_pages(root) * PAGE);
+    for (unsigned i = 0; i < 6 && bsa_alloc_pages(root, 1, 0, 0, &address) == BSA_OK; i++) {
+        memset((void *)address, 0xff, PAGE);
+    }
+    for (unsigned i = 0; i < 6 && bsa_alloc(root, 100, 0, BSA_ZERO, &address) == BSA_OK; i++) {
+        memset((void *)address, 0xff, 100);
+    }
+    EXPECT_SOUND(root);
+}
+
+static unsigned char *damaged_region; /* of the last fixture, to be damaged and put right again */
+
+static void damage_each_byte(size_t from, size_t to, size_t region_size,
+                             const unsigned char *intact, void *root_memory) {
+    static const unsigned char masks[] = {0x01, 0x02, 0x10, 0x80, 0xff};
+
+    for (size_t at = from; at < to; at++) {
+        for (unsigned m = 0; m < COUNT_OF(masks); m++) {
+            memcpy(damaged_region, intact, region_size);
+            damaged_region[at] ^= masks[m];
+            expect_usable_or_refused(damaged_region, region_size, root_memory);
+        }
+    }
+}
+
+struct damage {
+    unsigned char *intact;
+    void *root_memory;
+    size_t size, header, descriptors, descriptors_end;
+};
+
+static struct damage damage_open(size_t size) {
+    struct damage damage = {.size = size, .root_memory = aligned_memory(64, bsa_root_size(2))};
+    struct bsa_config config = {PAGE, 2, false, {0}};
+    struct bsa_root *root;
+    const struct bsa_section *section;
+    uintptr_t address, block;
+
+    damaged_region = aligned_memory(PAGE, damage.size);
+    memset(damaged_region, 0, damage.size);
+    EXPECT_OK(bsa_init(damage.root_memory, bsa_root_size(2), &config, &root));
+    EXPECT_OK(bsa_add_region(root, damaged_region, damage.size, NULL, NULL));
+    for (unsigned i = 0; i < 40; i++) {
+        address = must_alloc(root, i % 2, 100 + i / 20 * 300);
+    }
+    block = must_alloc_pages(root, 2);
+    EXPECT_OK(bsa_alloc_pages(root, 3, 0, BSA_EXACT, &address));
+    EXPECT_OK(bsa_free(root, block));
+    section = bsa_first_section(root);
+    damage.header = (uintptr_t)section - (uintptr_t)damaged_region;
+    damage.descriptors = damage.header + section->pages_offset;
+    damage.descriptors_end = damage.descriptors + section->total_pages * sizeof(struct bsa_page);
+    damage.intact = malloc(damage.size);
+    EXPECT(damage.intact != NULL);
+    memcpy(damage.intact, damaged_region, damage.size);
+    return damage;
+}
+
+static void damage_close(struct damage *damage) {
+    free(damaged_region);
+    free(damage->intact);
+    free(damage->root_memory);
+}
+
+static void no_damaged_byte_of_a_header_leads_to_more_than_a_refusal(void) {
+    struct damage damage = damage_open(112 * KIB);
+
+    expect_usable_or_refused(damaged_region, damage.size, damage.root_memory);
+    damage_each_byte(damage.header, damage.header + offsetof(struct bsa_section, heap_offset),
+                     damage.size, damage.intact, damage.root_memory);
+    damage_each_byte(damage.header + offsetof(struct bsa_section, pages_offset),
+                     damage.header + sizeof(struct bsa_section), damage.size, damage.intact,
+                     damage.root_memory);
+    damage_close(&damage);
+}
+
+static void no_damaged_heap_offset_lets_the_heap_overlap_its_metadata(void) {
+    struct damage damage = damage_open(1 * MIB);
+    struct bsa_section *section = (struct bsa_section *)(damaged_region + damage.header);
+    uint64_t right = section->heap_offset;
+
+    EXPECT(right >= 4 * PAGE);
+    for (uint64_t wrong = 0; wrong < right; wrong += PAGE) {
+        memcpy(damaged_region, damage.intact, damage.size);
+        section->heap_offset = wrong;
+        expect_usable_or_refused(damaged_region, damage.size, damage.root_memory);
+    }
+    damage_close(&damage);
+}
+
+static void no_damaged_byte_of_a_page_descriptor_leads_to_more_than_a_refusal(void) {
+    struct damage damage = damage_open(112 * KIB);
+
+    damage_each_byte(damage.descriptors, damage.descriptors_end, damage.size, damage.intact,
+                     damage.root_memory);
+    damage_close(&damage);
+}
+
+/* Many bytes at once. */
+static void no_rubbish_in_the_metadata_leads_to_more_than_a_refusal(void) {
+    struct damage damage = damage_open(112 * KIB);
+    uint64_t seed = 17;
+
+    for (unsigned round = 0; round < 3000; round++) {
+        memcpy(damaged_region, damage.intact, damage.size);
+        for (unsigned i = 0; i <= round % 20; i++) {
+            size_t at =
+                damage.descriptors +
+                random_below(&seed, (unsigned)(damage.descriptors_end - damage.descriptors));
+
+            damaged_region[at] = (unsigned char)random_next(&seed);
+        }
+        expect_usable_or_refused(damaged_region, damage.size, damage.root_memory);
+    }
+    damage_close(&damage);
+}
+
+/* --- crashes -----------------------------------------------------------------------------------
+ */
+
+static void set_word(struct bsa_section *section, uint32_t page, enum bsa_head_state state,
+                     uint32_t count) {
+    section->high_water = section->high_water < page + 1 ? page + 1 : section->high_water;
+    bsa_page_set_word(bsa_page_at(section, page),
+                      bsa_block_word(state, bsa_log2_ceil(count), count));
+}
+
+static uint32_t largest_free_block(const struct heap *heap, uint32_t *pages) {
+    for (unsigned order = BSA_MAX_ORDER + 1; order-- > 0;) {
+        uintptr_t address;
+
+        if (bsa_free_list(heap->root, 0, order, &address, 1) > 0) {
+            *pages = 1U << order;
+            return bsa_page_of(first_section(heap), address);
+        }
+    }
+    fail(__FILE__, __LINE__, "no free block");
+}
+
+/* Rebuilds; the heap must be what it was at the snapshot. */
+static void expect_recovery(struct heap *heap, struct snapshot *snapshot) {
+    EXPECT_OK(bsa_rebuild(heap->root));
+    EXPECT_SOUND(heap->root);
+    EXPECT(snapshot_still_holds(snapshot, heap->root));
+    heap_close(heap);
+}
+
+static void a_split_that_was_cut_off_after_its_first_word_is_undone(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+    uint32_t pages, head = largest_free_block(&heap, &pages);
+
+    set_word(first_section(&heap), head + pages / 2, BSA_FREE, pages / 2);
+    expect_recovery(&heap, &snapshot);
+}
+
+static void a_split_that_was_cut_off_after_both_words_is_undone(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+    uint32_t pages, head = largest_free_block(&heap, &pages);
+
+    set_word(first_section(&heap), head + pages / 2, BSA_FREE, pages / 2);
+    set_word(first_section(&heap), head, BSA_FREE, pages / 2);
+    expect_recovery(&heap, &snapshot);
+}
+
+static void a_free_that_was_cut_off_before_merging_is_finished(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+    uintptr_t address;
+
+    EXPECT_OK(bsa_alloc_pages(heap.root, 1, 8 * PAGE, 0, &address)); /* its buddy is free */
+    set_word(first_section(&heap), bsa_page_of(first_section(&heap), address), BSA_FREE, 1);
+    expect_recovery(&heap, &snapshot);
+}
+
+static void a_merge_that_was_cut_off_after_its_first_word_is_finished(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uint32_t pages, head = largest_free_block(&heap, &pages);
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+    uintptr_t address, same;
+
+    EXPECT_OK(bsa_alloc_pages(heap.root, pages, 0, 0, &address));
+    EXPECT_EQUAL(head, bsa_page_of(first_section(&heap), address));
+    EXPECT_OK(
+        bsa_realloc(heap.root, address, pages / 2 * PAGE, &same)); /* its upper half is free */
+    /* The survivor grows; the absorbed one still says that it is a free block. */
+    set_word(first_section(&heap), head, BSA_FREE, pages);
+    expect_recovery(&heap, &snapshot);
+}
+
+static void trimming_to_an_exact_size_may_be_cut_off_anywhere(void) {
+    for (unsigned steps = 1; steps <= 4; steps++) {
+        struct heap heap = heap_of(1 * MIB, 1);
+        uintptr_t address = must_alloc_pages(heap.root, 8);
+        struct bsa_section *section = first_section(&heap);
+        uint32_t head = bsa_page_of(section, address);
+
+        /* 8 -> 6 -> 5 pages: the tail's head before the block shrinks. */
+        set_word(section, head + 6, BSA_FREE, 2);
+        if (steps >= 2) {
+            set_word(section, head, BSA_PAGES, 6);
+        }
+        if (steps >= 3) {
+            set_word(section, head + 5, BSA_FREE, 1);
+        }
+        if (steps >= 4) {
+            set_word(section, head, BSA_PAGES, 5);
+        }
+        bsa_page_at(section, head)->requested = 5 * PAGE;
+        EXPECT_OK(bsa_rebuild(heap.root));
+        EXPECT_SOUND(heap.root);
+        EXPECT_EQUAL((steps >= 4   ? 5
+                      : steps >= 2 ? 6
+                                   : 8) *
+                         PAGE,
+                     stats_of(heap.root).allocated_bytes);
+        EXPECT_OK(bsa_free(heap.root, address));
+        EXPECT_EQUAL(0, stats_of(heap.root).allocated_bytes);
+        heap_close(&heap);
+    }
+}
+
+static void growing_into_free_neighbours_may_be_cut_off_after_its_first_word(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uintptr_t address;
+    struct bsa_section *section = first_section(&heap);
+
+    EXPECT_OK(bsa_alloc_pages(heap.root, 5, 0, BSA_EXACT, &address));
+    set_word(section, bsa_page_of(section, address), BSA_PAGES, 8);
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT_SOUND(heap.root);
+    EXPECT_EQUAL(8 * PAGE, stats_of(heap.root).allocated_bytes);
+    EXPECT_OK(bsa_free(heap.root, address));
+    heap_close(&heap);
+}
+
+static void making_and_unmaking_a_slab_may_be_cut_off_between_its_pages(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uintptr_t object = must_alloc(heap.root, 0, 2000);
+    struct bsa_section *section = first_section(&heap);
+    uint32_t head = bsa_page_of(section, slab_of(heap.root, object).base);
+    struct snapshot snapshot = snapshot_of(heap.root, THE_TRUTH);
+
+    EXPECT(slab_of(heap.root, object).bytes > PAGE);
+    bsa_page_set_word(bsa_page_at(section, head + 1), 0);
+    expect_recovery(&heap, &snapshot);
+}
+
+int main(void) {
+    RUN(a_heap_without_its_derived_fields_is_rebuilt_as_it_was);
+    RUN(rebuilding_takes_back_what_was_freed_remotely);
+    RUN(rebuilding_a_sound_heap_changes_nothing);
+    RUN(the_same_bytes_at_another_address_are_the_same_heap);
+    RUN(a_region_moved_by_no_multiple_of_the_page_is_refused);
+    RUN(a_region_that_was_removed_can_be_attached_again);
+    RUN(attaching_what_is_no_heap_of_this_kind_is_refused);
+    RUN(a_heap_attached_has_had_at_least_its_present_peak);
+    RUN(no_damaged_byte_of_a_header_leads_to_more_than_a_refusal);
+    RUN(no_damaged_byte_of_a_page_descriptor_leads_to_more_than_a_refusal);
+    RUN(no_rubbish_in_the_metadata_leads_to_more_than_a_refusal);
+    RUN(no_damaged_heap_offset_lets_the_heap_overlap_its_metadata);
+    RUN(a_split_that_was_cut_off_after_its_first_word_is_undone);
+    RUN(a_split_that_was_cut_off_after_both_words_is_undone);
+    RUN(a_free_that_was_cut_off_before_merging_is_finished);
+    RUN(a_merge_that_was_cut_off_after_its_first_word_is_finished);
+    RUN(trimming_to_an_exact_size_may_be_cut_off_anywhere);
+    RUN(growing_into_free_neighbours_may_be_cut_off_after_its_first_word);
+    RUN(making_and_unmaking_a_slab_may_be_cut_off_between_its_pages);
+    return 0;
+}

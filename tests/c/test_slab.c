@@ -1,0 +1,706 @@
+/* Size classes, and the slab layer on its own: no buddy and no facade, the program itself gives out
+ * pages.
+ *
+ * The page giver hands out blocks from the front of the heap, and keeps what comes back in a list
+ * for each order: the slab layer asks for no more. */
+#include "check.h"
+
+#include "cache.h"
+#include "directory.h"
+#include "section.h"
+#include "size_class.h"
+#include "slab.h"
+
+enum { SLOTS = 2, MOST_BLOCKS = 4096 };
+
+struct layer {
+    struct bsa_space space;
+    struct bsa_section *section;
+    unsigned char *region;
+    uint32_t next_page, pages_out;
+    uint32_t returned[BSA_MAX_SLAB_ORDER + 1][MOST_BLOCKS];
+    unsigned returned_count[BSA_MAX_SLAB_ORDER + 1];
+};
+
+static struct layer *layer_open(unsigned page_shift, size_t size) {
+    struct layer *layer = aligned_memory(64, sizeof *layer);
+    struct bsa_layout layout;
+
+    memset(layer, 0, sizeof *layer);
+    bsa_class_table_init(&layer->space.classes, page_shift);
+    layer->space.slot_count = SLOTS;
+    layer->space.slots = aligned_memory(64, SLOTS * sizeof *layer->space.slots);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        bsa_slot_init(&layer->space.slots[i], &layer->space.classes, i);
+    }
+    layer->region = aligned_memory(64 * KIB, size);
+    memset(layer->region, 0xa5, size);
+    EXPECT(bsa_layout_region(&layout, &layer->space.classes, (uintptr_t)layer->region, size));
+    layer->section = bsa_section_create(&layout, &layer->space.classes, 0);
+    layer->section->derived.base = 1;
+    bsa_directory_insert(&layer->space.directory, layer->section);
+    return layer;
+}
+
+static void layer_close(struct layer *layer) {
+    free(layer->region);
+    free(layer->space.slots);
+    free(layer);
+}
+
+static struct bsa_cache *cache_of(struct layer *layer, unsigned slot, size_t size) {
+    return &layer->space.slots[slot].caches[bsa_class_for(&layer->space.classes, size, 0)];
+}
+
+/* "Here is one": a naturally aligned block of 2^order pages. */
+static struct bsa_slab page_block(struct layer *layer, unsigned order) {
+    uint32_t pages = 1U << order, head;
+
+    if (layer->returned_count[order] > 0) {
+        head = layer->returned[order][--layer->returned_count[order]];
+    } else {
+        while (bsa_nominal_page(layer->section, layer->next_page) % pages != 0) {
+            layer->next_page++;
+        }
+        head = layer->next_page;
+        layer->next_page += pages;
+        EXPECT(layer->next_page <= layer->section->total_pages);
+    }
+    layer->pages_out += pages;
+    return (struct bsa_slab){layer->section, head};
+}
+
+/* "This one is empty, take it back." */
+static unsigned take_back(struct layer *layer, struct bsa_cache *cache) {
+    struct bsa_slab slab;
+    unsigned count = 0;
+
+    while (bsa_cache_take_retired(&layer->space, cache, &slab)) {
+        uint64_t word = bsa_page_word(bsa_slab_page(slab));
+        unsigned order = bsa_word_order(word);
+
+        EXPECT(bsa_word_state(word) != BSA_SLAB && bsa_word_state(word) != BSA_FREE);
+        EXPECT_EQUAL(1U << order, bsa_word_count(word));
+        layer->returned[order][layer->returned_count[order]++] = slab.head;
+        layer->pages_out -= 1U << order;
+        count++;
+    }
+    return count;
+}
+
+static uintptr_t layer_alloc(struct layer *layer, struct bsa_cache *cache) {
+    uintptr_t address = bsa_cache_alloc(&layer->space, cache);
+
+    if (address == 0) { /* "needs a slab" */
+        unsigned order = bsa_cache_order(&layer->space, cache);
+
+        bsa_cache_add_slab(&layer->space, cache, page_block(layer, order), order);
+        address = bsa_cache_alloc(&layer->space, cache);
+        EXPECT(address != 0);
+    }
+    return address;
+}
+
+/* What the facade does with an address: page, head, index. */
+static struct bsa_slab slab_at(struct layer *layer, uintptr_t address, uint32_t *index) {
+    uint32_t page = bsa_page_of(layer->section, address);
+    struct bsa_slab slab = {layer->section,
+                            page - bsa_word_back(bsa_word_at(layer->section, page))};
+    uint64_t word = bsa_page_word(bsa_slab_page(slab));
+
+    EXPECT_EQUAL(BSA_SLAB, bsa_word_state(word));
+    *index = bsa_object_index(&layer->space.classes.classes[bsa_word_class(word)],
+                              (uint32_t)(address - bsa_page_address(slab.section, slab.head)));
+    EXPECT(*index < bsa_slab_capacity(&layer->space.classes, word));
+    return slab;
+}
+
+static bsa_status layer_free(struct layer *layer, struct bsa_cache *cache, uintptr_t address) {
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, address, &index);
+
+    struct bsa_page *page = bsa_slab_page(slab);
+    bool must_relist;
+    bsa_status status = bsa_cache_free(
+        cache, slab, page, bsa_slab_capacity(&layer->space.classes, bsa_page_word(page)), index,
+        &must_relist);
+
+    if (status == BSA_OK && must_relist) {
+        bsa_cache_relist(&layer->space, cache, slab, 1);
+    }
+    return status;
+}
+
+static bsa_status layer_free_remote(struct layer *layer, uintptr_t address) {
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, address, &index);
+    uint64_t word = bsa_page_word(bsa_slab_page(slab));
+    bool must_push;
+    bsa_status status = bsa_slab_free_remote(slab, index, &must_push);
+
+    if (must_push) {
+        bsa_cache_push_remote(bsa_cache_of(&layer->space, word), slab);
+    }
+    return status;
+}
+
+static unsigned list_of(struct layer *layer, uintptr_t address) {
+    uint32_t index;
+
+    return bsa_word_list(bsa_page_word(bsa_slab_page(slab_at(layer, address, &index))));
+}
+
+static unsigned free_count_of(struct layer *layer, uintptr_t address) {
+    uint32_t index;
+
+    return bsa_slab_page(slab_at(layer, address, &index))->free_count;
+}
+
+static unsigned capacity_of(struct layer *layer, const struct bsa_cache *cache) {
+    const struct bsa_class *class = &layer->space.classes.classes[cache->class_index];
+
+    return class->capacity[class->order];
+}
+
+/* --- classes -----------------------------------------------------------------------------------
+ */
+
+static void class_sizes_rise_and_round_little(void) {
+    static const size_t wanted[] = {8, 16, 32, 48, 64, 128, 256, 512, 1024, 2048};
+    struct bsa_class_table table;
+    unsigned found = 0;
+
+    bsa_class_table_init(&table, 21);
+    EXPECT_EQUAL(BSA_CLASSES, table.count);
+    EXPECT_EQUAL(32768, table.largest);
+    for (unsigned i = 0; i < table.count; i++) {
+        size_t size = bsa_class_size(i);
+
+        EXPECT_EQUAL(size, table.classes[i].size);
+        EXPECT(i == 0 || size > bsa_class_size(i - 1));
+        EXPECT(i == 0 || size % 16 == 0);
+        EXPECT_EQUAL(i, bsa_class_of_size(size));
+        for (unsigned k = 0; k < COUNT_OF(wanted); k++) {
+            found += size == wanted[k];
+        }
+    }
+    EXPECT_EQUAL(COUNT_OF(wanted), found);
+    for (size_t size = 1; size <= 32768; size++) {
+        size_t granted = bsa_class_size(bsa_class_of_size(size));
+
+        EXPECT(granted >= size);
+        EXPECT(bsa_class_of_size(size) == 0 || bsa_class_size(bsa_class_of_size(size) - 1) < size);
+        EXPECT(size < 64 || (granted - size) * 5 < granted);   /* below 20 % */
+        EXPECT(size < 128 || (granted - size) * 9 <= granted); /* eight to a doubling */
+    }
+    for (size_t doubling = 64; doubling < 32768; doubling *= 2) {
+        unsigned classes = bsa_class_of_size(2 * doubling) - bsa_class_of_size(doubling);
+
+        EXPECT(classes >= (doubling >= 128 ? 8 : 4));
+    }
+}
+
+static void classes_reach_half_a_page_and_at_most_32_kib(void) {
+    for (unsigned shift = 8; shift <= 21; shift++) {
+        struct bsa_class_table table;
+        uint32_t half = 1U << (shift - 1);
+
+        bsa_class_table_init(&table, shift);
+        EXPECT_EQUAL(half < 32768 ? half : 32768, table.largest);
+        EXPECT_EQUAL(table.largest, table.classes[table.count - 1].size);
+        EXPECT_EQUAL(BSA_CLASSES, bsa_class_for(&table, (size_t)table.largest + 1, 0));
+        EXPECT_EQUAL(BSA_CLASSES, bsa_class_for(&table, 1, (size_t)table.largest * 2));
+        EXPECT_EQUAL(BSA_CLASSES, bsa_class_for(&table, SIZE_MAX, 0));
+        EXPECT_EQUAL(0, bsa_class_for(&table, 0, 0));
+        for (unsigned i = 0; i < table.count; i++) {
+            const struct bsa_class *class = &table.classes[i];
+
+            EXPECT(class->order <= BSA_MAX_SLAB_ORDER);
+            EXPECT(class->capacity[0] >= 2);
+            EXPECT(class->capacity[class->order] >= (class->size * 8 <= (8U << shift) / 2 ? 8 : 2));
+            for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
+                EXPECT((uint64_t) class->capacity[order] * class->size <= (uint64_t)1
+                                                                              << (shift + order));
+                EXPECT(class->capacity[order] <= BSA_MAX_OBJECTS);
+                EXPECT(class->capacity[order] <= (table.bitmap_bytes * 8) << order);
+            }
+        }
+    }
+}
+
+static void a_class_for_an_alignment_has_every_object_aligned(void) {
+    struct bsa_class_table table;
+
+    bsa_class_table_init(&table, 12);
+    for (size_t align = 1; align <= 2048; align *= 2) {
+        for (size_t size = 0; size <= 2048; size += 7) {
+            unsigned index = bsa_class_for(&table, size, align);
+
+            EXPECT(index < table.count);
+            EXPECT(bsa_class_size(index) >= size && bsa_class_size(index) % align == 0);
+            for (unsigned smaller = bsa_class_of_size(size == 0 ? 1 : size); smaller < index;
+                 smaller++) {
+                EXPECT(bsa_class_size(smaller) % align != 0);
+            }
+        }
+    }
+}
+
+static void the_reciprocal_finds_every_object_and_no_other_offset(void) {
+    struct bsa_class_table table;
+
+    bsa_class_table_init(&table, 21);
+    for (unsigned i = 0; i < table.count; i++) {
+        const struct bsa_class *class = &table.classes[i];
+        uint32_t end = 4097 * class->size < 300000 ? 4097 * class->size : 300000;
+
+        for (uint32_t offset = 0; offset < end; offset++) {
+            EXPECT_EQUAL(offset % class->size == 0 ? offset / class->size : UINT32_MAX,
+                         bsa_object_index(class, offset));
+        }
+        for (uint32_t index = 0; index < 4096; index++) {
+            uint32_t offset = index * class->size;
+
+            EXPECT_EQUAL(index, bsa_object_index(class, offset));
+            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(class, offset + 1));
+            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(class, offset + class->size - 1));
+        }
+    }
+}
+
+static void the_hash_tells_tables_apart(void) {
+    uint64_t hashes[14];
+
+    for (unsigned shift = 8; shift <= 21; shift++) {
+        struct bsa_class_table table;
+
+        bsa_class_table_init(&table, shift);
+        hashes[shift - 8] = bsa_class_table_hash(&table);
+        for (unsigned other = 8; other < shift && shift <= 16; other++) {
+            EXPECT(hashes[other - 8] != hashes[shift - 8]);
+        }
+    }
+}
+
+/* --- the layer alone ---------------------------------------------------------------------------
+ */
+
+static void the_first_object_needs_a_slab_and_the_next_ones_do_not(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 64);
+    unsigned capacity = capacity_of(layer, cache);
+    uintptr_t objects[512] = {0};
+
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    for (unsigned i = 0; i < capacity; i++) {
+        objects[i] = layer_alloc(layer, cache);
+        EXPECT_EQUAL(objects[0] + i * 64, objects[i]);
+        EXPECT_EQUAL(capacity - 1 - i, free_count_of(layer, objects[0]));
+        EXPECT_EQUAL(i + 1, bsa_cache_live(cache));
+    }
+    EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, objects[0]));
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache)); /* full: needs another */
+    EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[0]));
+    objects[capacity] = layer_alloc(layer, cache);
+    EXPECT(objects[capacity] >= objects[0] + capacity * 64);
+    EXPECT_EQUAL(capacity + 1, cache->total);
+    layer_close(layer);
+}
+
+static void every_class_of_every_page_size_serves_a_slab_full(void) {
+    for (unsigned shift = 8; shift <= 21; shift += shift < 16 ? 1 : 5) {
+        size_t slab_bytes = (size_t)8 << shift;
+        struct layer *layer = layer_open(shift, 4 * slab_bytes + 1 * MIB);
+
+        for (unsigned c = 0; c < layer->space.classes.count; c++) {
+            struct bsa_cache *cache = &layer->space.slots[1].caches[c];
+            unsigned capacity = capacity_of(layer, cache), k;
+            size_t size = bsa_class_size(c);
+            uintptr_t objects[4097] = {0}, end;
+
+            for (k = 0; k < capacity; k++) {
+                objects[k] = layer_alloc(layer, cache);
+                memset((void *)objects[k], (int)k, size);
+            }
+            EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+            end = objects[0] + ((uintptr_t)1 << shift << bsa_cache_order(&layer->space, cache));
+            for (k = 0; k < capacity; k++) {
+                const unsigned char *bytes = (const unsigned char *)objects[k];
+
+                EXPECT_EQUAL((unsigned char)k, bytes[0]);
+                EXPECT_EQUAL((unsigned char)k, bytes[size - 1]);
+                EXPECT(objects[k] + size <= end);
+                EXPECT_OK(layer_free(layer, cache, objects[k]));
+                EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free(layer, cache, objects[k]));
+            }
+            EXPECT_EQUAL(0, bsa_cache_live(cache));
+            bsa_cache_trim(&layer->space, cache);
+            EXPECT_EQUAL(1, take_back(layer, cache));
+            EXPECT_EQUAL(0, layer->pages_out);
+            layer->next_page = 0;
+            memset(layer->returned_count, 0, sizeof layer->returned_count);
+        }
+        layer_close(layer);
+    }
+}
+
+static void freed_objects_are_used_again_before_a_slab_is_asked_for(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 64);
+    unsigned capacity = capacity_of(layer, cache), reused = 0;
+    uintptr_t objects[512] = {0}, again[512];
+
+    for (unsigned i = 0; i < capacity; i++) {
+        objects[i] = layer_alloc(layer, cache);
+    }
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    for (unsigned i = 0; i < capacity; i += 2) {
+        EXPECT_OK(layer_free(layer, cache, objects[i]));
+        EXPECT_EQUAL(BSA_SLAB_PARTIAL, list_of(layer, objects[1]));
+    }
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    while ((again[reused] = bsa_cache_alloc(&layer->space, cache)) != 0) {
+        reused++;
+    }
+    EXPECT_EQUAL((capacity + 1) / 2, reused);
+    for (unsigned i = 0; i < reused; i++) {
+        EXPECT_EQUAL(objects[2 * i], again[i]); /* lowest address first */
+    }
+    layer_close(layer);
+}
+
+static void the_first_empty_slab_is_kept_and_a_further_one_given_back(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    unsigned capacity = capacity_of(layer, cache),
+             pages = 1U << bsa_cache_order(&layer->space, cache);
+    uintptr_t objects[4][512] = {{0}};
+
+    for (unsigned s = 0; s < 4; s++) {
+        for (unsigned i = 0; i < capacity; i++) {
+            objects[s][i] = layer_alloc(layer, cache);
+        }
+    }
+    EXPECT_EQUAL(4 * pages, layer->pages_out);
+    for (unsigned s = 0; s < 3; s++) {
+        EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[s][0]));
+        for (unsigned i = 0; i < capacity; i++) {
+            EXPECT_OK(layer_free(layer, cache, objects[s][i]));
+        }
+        EXPECT_EQUAL(s == 0 ? 0 : 1, take_back(layer, cache));
+    }
+    EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, objects[0][0]));
+    EXPECT_EQUAL(2 * pages, layer->pages_out);
+    /* The current one empties as well: only one of the two stays. */
+    for (unsigned i = 0; i < capacity; i++) {
+        EXPECT_OK(layer_free(layer, cache, objects[3][i]));
+    }
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(pages, layer->pages_out);
+    EXPECT_EQUAL(objects[0][0], bsa_cache_alloc(&layer->space, cache)); /* the kept one serves */
+    EXPECT_OK(layer_free(layer, cache, objects[0][0]));
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(0, layer->pages_out);
+    EXPECT_EQUAL(0, bsa_cache_live(cache));
+    layer_close(layer);
+}
+
+static void a_slab_of_a_smaller_order_will_do(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+
+    for (unsigned c = 0; c < layer->space.classes.count; c++) {
+        struct bsa_cache *cache = &layer->space.slots[0].caches[c];
+
+        for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
+            unsigned capacity = layer->space.classes.classes[c].capacity[order];
+            uintptr_t objects[4097];
+            unsigned k = 0;
+
+            EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+            bsa_cache_add_slab(&layer->space, cache, page_block(layer, order), order);
+            while ((objects[k] = bsa_cache_alloc(&layer->space, cache)) != 0) {
+                k++;
+            }
+            EXPECT_EQUAL(capacity, k);
+            while (k > 0) {
+                EXPECT_OK(layer_free(layer, cache, objects[--k]));
+            }
+            bsa_cache_trim(&layer->space, cache);
+            EXPECT_EQUAL(1, take_back(layer, cache));
+        }
+    }
+    layer_close(layer);
+}
+
+static void a_given_back_slab_leaves_no_trace_in_its_pages(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 2048);
+    uintptr_t object = layer_alloc(layer, cache);
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, object, &index);
+    unsigned pages = 1U << bsa_cache_order(&layer->space, cache);
+
+    for (uint32_t i = 1; i < pages; i++) {
+        EXPECT_EQUAL(i, bsa_word_back(bsa_word_at(layer->section, slab.head + i)));
+    }
+    EXPECT_OK(layer_free(layer, cache, object));
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    for (uint32_t i = 1; i < pages; i++) {
+        EXPECT_EQUAL(0, bsa_word_at(layer->section, slab.head + i));
+    }
+    layer_close(layer);
+}
+
+/* --- remote frees ------------------------------------------------------------------------------
+ */
+
+static void remote_frees_are_counted_and_come_back_when_drained(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 64);
+    unsigned capacity = capacity_of(layer, cache);
+    uintptr_t objects[512] = {0}, drained[512];
+    uint32_t index;
+    struct bsa_slab slab;
+
+    for (unsigned i = 0; i < capacity; i++) {
+        objects[i] = layer_alloc(layer, cache);
+    }
+    slab = slab_at(layer, objects[0], &index);
+    for (unsigned i = 0; i < capacity; i++) {
+        EXPECT_EQUAL(i, bsa_slab_remote_count(&layer->space.classes, slab));
+        EXPECT_OK(layer_free_remote(layer, objects[i]));
+        EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, objects[i]));
+        EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free(layer, cache, objects[i]));
+    }
+    EXPECT_EQUAL(0, free_count_of(layer, objects[0])); /* the owner has not looked yet */
+    for (unsigned i = 0; i < capacity; i++) {
+        drained[i] = bsa_cache_alloc(&layer->space, cache);
+        EXPECT_EQUAL(objects[i], drained[i]);
+    }
+    EXPECT_EQUAL(0, bsa_slab_remote_count(&layer->space.classes, slab));
+    EXPECT_EQUAL(capacity, cache->drained);
+    EXPECT_EQUAL(0, cache->overlaps);
+    layer_close(layer);
+}
+
+static void an_object_freed_locally_cannot_be_freed_remotely(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 64);
+    uintptr_t kept = layer_alloc(layer, cache), freed = layer_alloc(layer, cache);
+
+    EXPECT_OK(layer_free(layer, cache, freed));
+    EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, freed));
+    EXPECT_OK(layer_free_remote(layer, kept));
+    bsa_cache_drain(&layer->space, cache);
+    EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, kept));
+    EXPECT_EQUAL(0, bsa_cache_live(cache));
+    layer_close(layer);
+}
+
+/* A remote free between steps: its bit is set, but it has not named the word or not pushed the slab
+ * yet. The slab must stay until it has. */
+static void a_slab_is_kept_until_a_remote_free_under_way_is_over(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 1024);
+    unsigned capacity = capacity_of(layer, cache);
+    uintptr_t objects[64] = {0};
+    uint32_t index;
+    struct bsa_slab slab;
+    _Atomic uint64_t *remote;
+    bool must_push;
+
+    for (unsigned i = 0; i < capacity; i++) {
+        objects[i] = layer_alloc(layer, cache);
+    }
+    slab = slab_at(layer, objects[0], &index);
+    remote = bsa_remote_bits(slab.section, slab.head);
+    atomic_fetch_or(remote, 1); /* step 1 alone */
+    for (unsigned i = 1; i < capacity; i++) {
+        EXPECT_OK(layer_free(layer, cache, objects[i]));
+    }
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    atomic_fetch_and(remote, ~(uint64_t)1);
+    EXPECT_OK(bsa_slab_free_remote(slab, 0, &must_push)); /* steps 1 to 3 */
+    EXPECT(must_push);
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    bsa_cache_push_remote(cache, slab); /* step 4 */
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(0, bsa_cache_live(cache));
+    layer_close(layer);
+}
+
+/* A double free that raced with the owner's own free: it has named its word, and is about to push
+ * the slab. Were the slab given up and made anew meanwhile, it would be pushed twice: the stack
+ * would be a circle. */
+static void a_named_slab_is_kept_until_it_has_been_pushed(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 1024);
+    uintptr_t object = layer_alloc(layer, cache);
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, object, &index);
+
+    EXPECT_OK(layer_free(layer, cache, object));
+    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head), 1);
+    atomic_fetch_or(&bsa_slab_page(slab)->summary, 1);
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    bsa_cache_push_remote(cache, slab);
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(1, cache->overlaps);
+    EXPECT_EQUAL(0, bsa_cache_live(cache));
+    layer_close(layer);
+}
+
+/* Looking at a full slab means reading its descriptor: with rubbish in all of them but one, the
+ * owner still finds what was freed remotely in that one. */
+static void full_slabs_are_not_looked_at_again(void) {
+    enum { SLABS = 200 };
+    struct layer *layer = layer_open(12, 16 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 128);
+    unsigned capacity = capacity_of(layer, cache);
+    static struct bsa_page saved[SLABS];
+    static uintptr_t first[SLABS], second[SLABS];
+    uint32_t index;
+
+    for (unsigned s = 0; s < SLABS; s++) {
+        for (unsigned i = 0; i < capacity; i++) {
+            uintptr_t object = layer_alloc(layer, cache);
+
+            first[s] = i == 0 ? object : first[s];
+            second[s] = i == 1 ? object : second[s];
+        }
+    }
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    for (unsigned chosen = 0; chosen < SLABS; chosen += 67) {
+        for (unsigned s = 0; s < SLABS; s++) {
+            struct bsa_page *page = bsa_slab_page(slab_at(layer, first[s], &index));
+
+            EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, first[s]));
+            saved[s] = *page;
+        }
+        EXPECT_OK(layer_free_remote(layer, second[chosen]));
+        saved[chosen] = *bsa_slab_page(slab_at(layer, first[chosen], &index));
+        for (unsigned s = 0; s < SLABS; s++) {
+            if (s != chosen) {
+                memset(bsa_slab_page(slab_at(layer, first[s], &index)), 0xee, sizeof saved[s]);
+            }
+        }
+        EXPECT_EQUAL(second[chosen], bsa_cache_alloc(&layer->space, cache));
+        EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+        for (unsigned s = 0; s < SLABS; s++) {
+            if (s != chosen) {
+                uint32_t head = bsa_page_of(layer->section, first[s]);
+
+                memcpy(bsa_page_at(layer->section, head), &saved[s], sizeof saved[s]);
+            }
+        }
+    }
+    layer_close(layer);
+}
+
+static void partial_slabs_are_used_first_in_first_out(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    unsigned capacity = capacity_of(layer, cache);
+    uintptr_t objects[5][64] = {{0}};
+
+    for (unsigned s = 0; s < 5; s++) {
+        for (unsigned i = 0; i < capacity; i++) {
+            objects[s][i] = layer_alloc(layer, cache);
+        }
+    }
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    EXPECT_OK(layer_free(layer, cache, objects[3][5]));
+    EXPECT_OK(layer_free(layer, cache, objects[1][2]));
+    EXPECT_OK(layer_free(layer, cache, objects[4][0]));
+    EXPECT_OK(layer_free(layer, cache, objects[3][1]));
+    EXPECT_EQUAL(objects[3][1], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(objects[3][5], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(objects[1][2], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(objects[4][0], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    layer_close(layer);
+}
+
+/* Random allocation, local and remote freeing, draining and trimming on two slots against plain
+ * arrays. */
+static void counts_and_states_hold_through_random_use(void) {
+    enum { MOST = 6000 };
+    static uintptr_t live[SLOTS][MOST];
+    static const size_t sizes[] = {8, 64, 144, 1024};
+
+    for (unsigned z = 0; z < COUNT_OF(sizes); z++) {
+        struct layer *layer = layer_open(12, 16 * MIB);
+        unsigned count[SLOTS] = {0};
+        uint64_t seed = 77 + z;
+
+        for (unsigned step = 0; step < 60000; step++) {
+            unsigned slot = random_below(&seed, SLOTS);
+            struct bsa_cache *cache = cache_of(layer, slot, sizes[z]);
+            bool growing = step / 4000 % 2 == 0;
+
+            if (count[slot] < MOST && random_below(&seed, 16) < (growing ? 10U : 6U)) {
+                uintptr_t object = layer_alloc(layer, cache);
+
+                memset((void *)object, (int)slot + 1, sizes[z]);
+                live[slot][count[slot]++] = object;
+            } else if (count[slot] > 0) {
+                unsigned victim = random_below(&seed, count[slot]);
+                uintptr_t object = live[slot][victim];
+
+                EXPECT_EQUAL(slot + 1, *(unsigned char *)object);
+                EXPECT_EQUAL(slot + 1, ((unsigned char *)object)[sizes[z] - 1]);
+                EXPECT_OK(random_below(&seed, 2) == 0 ? layer_free(layer, cache, object)
+                                                      : layer_free_remote(layer, object));
+                live[slot][victim] = live[slot][--count[slot]];
+            }
+            if (random_below(&seed, 1000) == 0) {
+                bsa_cache_trim(&layer->space, cache);
+            }
+            take_back(layer, cache);
+        }
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            struct bsa_cache *cache = cache_of(layer, slot, sizes[z]);
+
+            bsa_cache_drain(&layer->space, cache);
+            EXPECT_EQUAL(count[slot], bsa_cache_live(cache));
+            while (count[slot] > 0) {
+                EXPECT_OK(layer_free_remote(layer, live[slot][--count[slot]]));
+            }
+            bsa_cache_trim(&layer->space, cache);
+            take_back(layer, cache);
+            EXPECT_EQUAL(0, bsa_cache_live(cache));
+            EXPECT_EQUAL(0, cache->overlaps);
+        }
+        EXPECT_EQUAL(0, layer->pages_out);
+        layer_close(layer);
+    }
+}
+
+int main(void) {
+    RUN(class_sizes_rise_and_round_little);
+    RUN(classes_reach_half_a_page_and_at_most_32_kib);
+    RUN(a_class_for_an_alignment_has_every_object_aligned);
+    RUN(the_reciprocal_finds_every_object_and_no_other_offset);
+    RUN(the_hash_tells_tables_apart);
+    RUN(the_first_object_needs_a_slab_and_the_next_ones_do_not);
+    RUN(every_class_of_every_page_size_serves_a_slab_full);
+    RUN(freed_objects_are_used_again_before_a_slab_is_asked_for);
+    RUN(the_first_empty_slab_is_kept_and_a_further_one_given_back);
+    RUN(a_slab_of_a_smaller_order_will_do);
+    RUN(a_given_back_slab_leaves_no_trace_in_its_pages);
+    RUN(remote_frees_are_counted_and_come_back_when_drained);
+    RUN(an_object_freed_locally_cannot_be_freed_remotely);
+    RUN(a_slab_is_kept_until_a_remote_free_under_way_is_over);
+    RUN(a_named_slab_is_kept_until_it_has_been_pushed);
+    RUN(full_slabs_are_not_looked_at_again);
+    RUN(partial_slabs_are_used_first_in_first_out);
+    RUN(counts_and_states_hold_through_random_use);
+    return 0;
+}
