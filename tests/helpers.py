@@ -157,12 +157,13 @@ class Truth:
 def in_child(script, **variables):
     """Run a script in a Python of its own, where a crash harms nobody; what it printed."""
     prologue = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
+    path = [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]  # so that it finds this file
     done = subprocess.run(
         [sys.executable, "-c", prologue + textwrap.dedent(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
