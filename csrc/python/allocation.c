@@ -185,7 +185,7 @@ static bool clear(AllocatorObject *self, uintptr_t address, size_t size) {
     return open;
 }
 
-static PyObject *block_or_give_back(AllocatorObject *self, uintptr_t address, size_t size) {
+static inline PyObject *block_or_give_back(AllocatorObject *self, uintptr_t address, size_t size) {
     PyObject *block = bsa_block_new(self, address, size);
 
     if (block == NULL && self->root != NULL) {
@@ -237,43 +237,45 @@ static bool clear_if_asked(AllocatorObject *self, const struct allocation_reques
            clear(self, address, bsa_granted_size(self->root, request->amount, request->align));
 }
 
-/* Whether the call has nothing but a plain size, and the allocator and this thread's slot are
- * ready. */
-static inline bool is_common_case(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                  PyObject *kwnames, size_t *size) {
-    Py_ssize_t value;
-
-    if (nargs != 1 || kwnames != NULL || !PyLong_CheckExact(args[0]) || self->root == NULL ||
-        self->is_busy || self->fork_generation != bsa_fork_count ||
-        bsa_slot_for_free(self) >= self->slots) {
-        return false;
+/* The value of an int of one digit, SIZE_MAX for all else. */
+static inline size_t small_int(PyObject *number) {
+    if (!PyLong_CheckExact(number)) {
+        return SIZE_MAX;
     }
-    value = PyLong_AsSsize_t(args[0]);
-    if (value < 0) {
-        PyErr_Clear(); /* negative or too large: the general way says which */
-        return false;
-    }
-    *size = (size_t)value;
-    return true;
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyUnstable_Long_IsCompact((PyLongObject *)number)
+               ? (size_t)PyUnstable_Long_CompactValue((PyLongObject *)number)
+               : SIZE_MAX;
+#else
+    return Py_SIZE(number) == 1 ? ((PyLongObject *)number)->ob_digit[0] : SIZE_MAX;
+#endif
 }
 
-/* alloc and malloc. Of the request `amount`, `align` and `flags` are filled in. */
-static inline bool allocate_sized(AllocatorObject *self, const struct signature *signature,
-                                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                                  struct allocation_request *request, uintptr_t *address) {
-    bsa_status status;
+/* Whether the call of alloc or malloc has nothing but a plain size, and the allocator and this
+ * thread's slot are ready. */
+static inline bool is_plain(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames, size_t *size, unsigned *slot) {
+    if (nargs != 1 || kwnames != NULL || !bsa_is_ready(self)) {
+        return false;
+    }
+    *size = small_int(args[0]);
+    *slot = bsa_slot_for_free(self);
+    return *size != SIZE_MAX && *slot < self->slots;
+}
 
-    if (!is_common_case(self, args, nargs, kwnames, &request->amount)) {
-        return allocate_general(self, signature, args, nargs, kwnames, request, address);
-    }
-    request->align = 0;
-    request->flags = 0;
-    status = bsa_alloc_on(self->root, bsa_slot_for_free(self), request->amount, 0, 0, address);
-    if (status == BSA_OK) {
-        return true;
-    }
-    *request = (struct allocation_request){.kind = REQUEST_BYTES, .amount = request->amount};
-    return ask_again(self, request, status) && bsa_allocate(self, request, address);
+/* What follows the refusal of a plain request. */
+static Py_NO_INLINE bool allocate_again(AllocatorObject *self, size_t size, bsa_status status,
+                                        uintptr_t *address) {
+    struct allocation_request request = {.kind = REQUEST_BYTES, .amount = size};
+
+    return ask_again(self, &request, status) && bsa_allocate(self, &request, address);
+}
+
+static inline bool allocate_plain(AllocatorObject *self, unsigned slot, size_t size,
+                                  uintptr_t *address) {
+    bsa_status status = bsa_alloc_on(self->root, slot, size, 0, 0, address);
+
+    return status == BSA_OK || allocate_again(self, size, status, address);
 }
 
 const char bsa_allocator_alloc_doc[] =
@@ -284,14 +286,14 @@ const char bsa_allocator_alloc_doc[] =
               "the bytes first. Raises OutOfMemoryError, InvalidParamError, NotInitializedError, "
               "ClosedError.");
 
-PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
-                              PyObject *kwnames) {
+static Py_NO_INLINE PyObject *alloc_general(AllocatorObject *self, PyObject *const *args,
+                                            Py_ssize_t nargs, PyObject *kwnames) {
     static const struct signature signature = {"alloc", sized_names, 1, 2, 3};
     struct allocation_request request;
     PyObject *block;
     uintptr_t address;
 
-    if (!allocate_sized(self, &signature, args, nargs, kwnames, &request, &address)) {
+    if (!allocate_general(self, &signature, args, nargs, kwnames, &request, &address)) {
         return NULL;
     }
     block = block_or_give_back(self, address, request.amount);
@@ -302,19 +304,49 @@ PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_s
     return block;
 }
 
+PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames) {
+    uintptr_t address;
+    unsigned slot;
+    size_t size;
+
+    if (!is_plain(self, args, nargs, kwnames, &size, &slot)) {
+        return alloc_general(self, args, nargs, kwnames);
+    }
+    if (!allocate_plain(self, slot, size, &address)) {
+        return NULL;
+    }
+    return block_or_give_back(self, address, size);
+}
+
 const char bsa_allocator_malloc_doc[] =
     PyDoc_STR("malloc($self, size, align=None, *, zero=False)\n--\n\n"
               "Allocate size bytes and return their address: the fast path, yours to free().\n\n"
               "Arguments and errors as for alloc(). Nothing keeps the memory alive but you.");
 
-PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
-                               PyObject *kwnames) {
+static Py_NO_INLINE PyObject *malloc_general(AllocatorObject *self, PyObject *const *args,
+                                             Py_ssize_t nargs, PyObject *kwnames) {
     static const struct signature signature = {"malloc", sized_names, 1, 2, 3};
     struct allocation_request request;
     uintptr_t address;
 
-    if (!allocate_sized(self, &signature, args, nargs, kwnames, &request, &address) ||
+    if (!allocate_general(self, &signature, args, nargs, kwnames, &request, &address) ||
         !clear_if_asked(self, &request, address)) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(address);
+}
+
+PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames) {
+    uintptr_t address;
+    unsigned slot;
+    size_t size;
+
+    if (!is_plain(self, args, nargs, kwnames, &size, &slot)) {
+        return malloc_general(self, args, nargs, kwnames);
+    }
+    if (!allocate_plain(self, slot, size, &address)) {
         return NULL;
     }
     return PyLong_FromUnsignedLongLong(address);

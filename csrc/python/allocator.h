@@ -54,11 +54,13 @@ struct AllocatorObject {
  * arguments. */
 bool bsa_check_open_slow(AllocatorObject *self);
 
+/* Whether it can be used right now. */
+static inline bool bsa_is_ready(const AllocatorObject *self) {
+    return self->root != NULL && !self->is_busy && self->fork_generation == bsa_fork_count;
+}
+
 static inline bool bsa_check_open(AllocatorObject *self) {
-    if (self->root != NULL && !self->is_busy && self->fork_generation == bsa_fork_count) {
-        return true;
-    }
-    return bsa_check_open_slow(self);
+    return bsa_is_ready(self) || bsa_check_open_slow(self);
 }
 
 /* Adapts to a fork since the allocator was made or last used. Runs no Python code. */

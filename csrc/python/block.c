@@ -26,11 +26,16 @@ static size_t usable_at(const AllocatorObject *self, uintptr_t address) {
     return found.usable_size;
 }
 
+/* Counts a parked extent off. */
+static Py_NO_INLINE void unpark(AllocatorObject *self, struct extent *extent) {
+    self->parked_bytes -= usable_at(self, extent->address);
+    self->parked_count--;
+}
+
 /* Forgets the extent and frees its memory. The allocator is usable. */
-static void extent_give_back(AllocatorObject *self, struct extent *extent) {
+static inline void extent_give_back(AllocatorObject *self, struct extent *extent) {
     if (extent->is_parked) {
-        self->parked_bytes -= usable_at(self, extent->address);
-        self->parked_count--;
+        unpark(self, extent);
     }
     bsa_extent_remove(&self->extents, extent);
     bsa_free_on(self->root, bsa_slot_for_free(self), extent->address);
@@ -62,26 +67,32 @@ static void release_older(struct extent *older) {
     }
 }
 
+/* Frees an object without any contents. */
+static void block_del(BlockObject *block) {
+    PyTypeObject *type = Py_TYPE(block);
+
+    PyObject_GC_Del(block);
+    Py_DECREF(type);
+}
+
 /* The last of a dead Block: its object. Keeps a pending exception. */
-static void block_bury(BlockObject *block) {
+static inline void block_bury(BlockObject *block) {
     AllocatorObject *allocator = block->allocator;
     struct module_state *state = allocator->state;
     struct region *region = block->extent.region;
     struct extent *older = block->older;
-    PyTypeObject *type = Py_TYPE(block);
 
     if (state->spare_count < SPARE_BLOCKS) {
         block->next = state->spare_blocks;
         state->spare_blocks = block;
         state->spare_count++;
     } else {
-        PyObject_GC_Del(block);
+        block_del(block);
     }
     /* These may run any code, which may make a Block of this very object: they come last. */
     Py_XDECREF(region);
     release_older(older);
     Py_DECREF(allocator);
-    Py_DECREF(type);
 }
 
 static void block_dealloc(BlockObject *block) {
@@ -114,12 +125,23 @@ void bsa_flush_queue(AllocatorObject *self) {
     }
 }
 
+int bsa_visit_spare_blocks(struct module_state *state, visitproc visit, void *context) {
+    for (BlockObject *block = state->spare_blocks; block != NULL; block = block->next) {
+        int result = visit((PyObject *)Py_TYPE(block), context);
+
+        if (result != 0) {
+            return result;
+        }
+    }
+    return 0;
+}
+
 void bsa_free_spare_blocks(struct module_state *state) {
     while (state->spare_blocks != NULL) {
         BlockObject *block = state->spare_blocks;
 
         state->spare_blocks = block->next;
-        PyObject_GC_Del(block);
+        block_del(block);
     }
     state->spare_count = 0;
 }
@@ -135,7 +157,7 @@ static BlockObject *block_object(struct module_state *state) {
     }
     state->spare_blocks = block->next;
     state->spare_count--;
-    PyObject_Init((PyObject *)block, state->block_type);
+    _Py_NewReference((PyObject *)block); /* it has kept its type, and the reference to that */
     return block;
 }
 
@@ -159,7 +181,6 @@ bool bsa_block_reserve(struct module_state *state) {
     if (block == NULL) {
         return false;
     }
-    Py_DECREF(state->block_type); /* a spare one holds no reference to its type */
     block->next = state->spare_blocks;
     state->spare_blocks = block;
     state->spare_count++;

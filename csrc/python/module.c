@@ -135,9 +135,12 @@ static int visit_place(PyObject **place, void *context) {
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *context) {
+    struct module_state *state = bsa_module_state(module);
     struct visit both = {visit, context};
 
-    return visit_state(bsa_module_state(module), visit_place, &both);
+    int result = bsa_visit_spare_blocks(state, visit, context);
+
+    return result != 0 ? result : visit_state(state, visit_place, &both);
 }
 
 static int clear_place(PyObject **place, void *context) {

@@ -29,6 +29,9 @@ int bsa_add_block_type(PyObject *module, struct module_state *state);
 int bsa_add_walk_type(PyObject *module, struct module_state *state);
 int bsa_add_stats_type(PyObject *module, struct module_state *state);
 
+/* Visits what the spare Block objects refer to: each its type. */
+int bsa_visit_spare_blocks(struct module_state *state, visitproc visit, void *context);
+
 /* Frees the spare Block objects. */
 void bsa_free_spare_blocks(struct module_state *state);
 
