@@ -40,7 +40,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .timeline import Timeline, replay
-from .trace import Trace, TraceError, TraceOp
+from .trace import RecordError, Trace, TraceError, TraceOp
 
 __version__ = "0.1.0"
 
@@ -84,6 +84,7 @@ __all__ = [
     "NotInitializedError",
     "OutOfMemoryError",
     "PageState",
+    "RecordError",
     "Section",
     "Slab",
     "Stats",

@@ -40,7 +40,12 @@ def main(argv=None):
 
 
 def _parser():
-    parser = _Parser(prog="python -m bsa", description="See where a program's memory goes.")
+    parser = _Parser(
+        prog="python -m bsa",
+        description="See where a program's memory goes.",
+        epilog="To begin: python3 -m bsa demo. Then record a program of yours, and replay the "
+        "trace: python3 -m bsa COMMAND --help tells how.",
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)

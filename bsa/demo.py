@@ -11,11 +11,18 @@ import shutil
 import sys
 import tempfile
 
-from bsa.record import RecordError, record
+from bsa import output_file
+from bsa.record import record
 from bsa.replay_command import report
-from bsa.trace import Trace
+from bsa.trace import RecordError, Trace
 
 _PACKAGES = (email, json)
+
+_NEXT = """\
+The documentation (docs/replay.md) explains the table and the picture.
+Next, a program of yours:
+    python3 -m bsa record -o work.bsa -- COMMAND
+    python3 -m bsa replay work.bsa -o work.svg"""
 
 
 def add_parser(subparsers):
@@ -23,7 +30,9 @@ def add_parser(subparsers):
     parser = subparsers.add_parser(
         "demo",
         help="record a real program, replay it and draw the picture",
-        description="Record Python compiling some of its library, replay that, draw the picture.",
+        description="Record Python compiling some of its library, replay that, draw the picture. "
+        "Takes a few seconds.",
+        epilog="Example: python3 -m bsa demo -o /tmp/demo",
     )
     parser.add_argument(
         "-o",
@@ -31,7 +40,7 @@ def add_parser(subparsers):
         metavar="DIR",
         type=pathlib.Path,
         default=pathlib.Path("demo"),
-        help="where the trace and the picture go (default: %(default)s)",
+        help="the folder for the trace and the picture, made if need be (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -39,14 +48,14 @@ def add_parser(subparsers):
 def run(args):
     """The command `demo`: 1 if the program could not be recorded."""
     args.output.mkdir(parents=True, exist_ok=True)
-    trace_file = args.output / "compileall.bsa"
+    trace_file, picture_file = args.output / "compileall.bsa", args.output / "picture.svg"
+    output_file.check(picture_file)
     print(f"Recording: {sys.executable} -m compileall, on a copy of {_names()} ...", flush=True)
     status = _record_compileall(trace_file)
     if status != 0:
         raise RecordError(f"compileall failed with status {status}")
-    picture_file = args.output / "picture.svg"
     report(Trace.load(trace_file), "python3 -m compileall", picture_file)
-    print(f"\nThe picture: {picture_file}\nThe trace:   {trace_file}")
+    print(f"The trace:   {trace_file}\n\n{_NEXT}")
     return 0
 
 

@@ -9,7 +9,7 @@ so that the fragment stays small.
 from html import escape
 
 from bsa.plot import _USES, _strokes
-from bsa.units import format_size, percent
+from bsa.units import counted, format_size, percent
 
 _FREE = "#8888884d"
 
@@ -45,13 +45,13 @@ def _numbers(allocator):
     numbers = [
         (
             "managed",
-            f"{format_size(managed)}: {_counted(allocator.total_pages, 'page')} of"
-            f" {format_size(allocator.page_size)} in {_counted(sections, 'section')}",
+            f"{format_size(managed)}: {counted(allocator.total_pages, 'page')} of"
+            f" {format_size(allocator.page_size)} in {counted(sections, 'section')}",
         ),
         ("held", f"{format_size(held)} ({percent(held, managed)})"),
         ("granted", f"{format_size(stats.current_bytes)}, at most {format_size(stats.peak_bytes)}"),
         ("requested", format_size(allocator.requested_bytes)),
-        ("live", f"{_counted(stats.current_count, 'allocation')} of {stats.total_count:,} ever"),
+        ("live", f"{counted(stats.current_count, 'allocation')} of {stats.total_count:,} ever"),
         ("largest free block", format_size(allocator.largest_free)),
     ]
     if stats.parked_bytes:
@@ -59,10 +59,6 @@ def _numbers(allocator):
     if allocator.limit is not None:
         numbers.append(("limit", format_size(allocator.limit)))
     return numbers
-
-
-def _counted(number, noun):
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _table(numbers):
@@ -76,7 +72,7 @@ def _table(numbers):
 
 def _maps(sections):
     sections, others = sections[:_SECTIONS], len(sections[_SECTIONS:])
-    more = f" {_counted(others, 'more section')}." if others else ""
+    more = f" {counted(others, 'more section')}." if others else ""
     pages_per_cell = _pages_per_cell([section.total_pages for section in sections])
     maps = "".join(_map(section, pages_per_cell) for section in sections)
     cell = "a page" if pages_per_cell == 1 else f"{pages_per_cell:,} pages"
@@ -129,7 +125,7 @@ def _shares(states):
     """What the pages are used for, in words."""
     uses = [*((state, name) for state, (name, _) in _USES.items()), (0, "free")]
     shares = (f"{percent(states.count(state), len(states))} {name}" for state, name in uses)
-    return f"{_counted(len(states), 'page')}: {', '.join(shares)}"
+    return f"{counted(len(states), 'page')}: {', '.join(shares)}"
 
 
 def _look(pages):

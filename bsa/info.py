@@ -17,8 +17,9 @@ def add_parser(subparsers):
         "info",
         help="tell what is in a trace file",
         description="Tell what is in trace files: events, threads, live bytes, sizes, origin.",
+        epilog="Example: python3 -m bsa info work.bsa",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a trace file")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a trace file, as record saves it")
     parser.set_defaults(run=run)
 
 
@@ -29,7 +30,7 @@ def run(args):
         try:
             text = describe(path)
         except (OSError, TraceError) as error:
-            print(f"bsa info: {error}", file=sys.stderr)
+            print(f"python -m bsa info: {error}", file=sys.stderr)
             status = 1
         else:
             print("\n" * (number > 0) + text)
@@ -40,10 +41,10 @@ def describe(path):
     """Everything about the trace in a file, as lines of text."""
     trace = Trace.load(path)
     rows = [
-        ("events", f"{len(trace)} in {format_size(os.path.getsize(path))}"),
+        ("events", f"{len(trace):,} in {format_size(os.path.getsize(path))}"),
         *_operations(trace),
-        ("threads", trace.threads),
-        ("ids", f"{trace.ids} (blocks alive at once)"),
+        ("threads", f"{trace.threads:,}"),
+        ("ids", f"{trace.ids:,} (blocks alive at once)"),
         ("peak", _peak(trace)),
         *_origin(trace.meta),
     ]
@@ -53,12 +54,14 @@ def describe(path):
 
 def _operations(trace):
     counts = Counter(trace.op)
-    return [(op.name.lower(), counts[op]) for op in TraceOp]
+    return [(op.name.lower(), f"{counts[op]:,}") for op in TraceOp]
 
 
 def _peak(trace):
     event, size = trace.peak
-    return f"{format_size(size)} ({size} bytes) alive after event {event}"
+    if size == 0:
+        return "0 B: nothing was alive at any time"
+    return f"{format_size(size)} ({size:,} bytes) alive after event {event:,}"
 
 
 def _origin(meta):
@@ -90,5 +93,5 @@ def _size_lines(trace):
     lines = ["  requests of up to"] if histogram else []
     for power, count in histogram.items():
         bar = "#" * -(-_BAR * count // most)
-        lines.append(f"  {format_size(power):>10} {count:>10} {percent(count, requests):>8} {bar}")
+        lines.append(f"  {format_size(power):>10} {count:>11,} {percent(count, requests):>8} {bar}")
     return lines

@@ -261,13 +261,13 @@ def _draw_bytes(drawing, y, timeline, peak):
     highest = max([1, *timeline.allocated, *timeline.granted, peak[1] if peak else 0])
     heap = timeline.managed if timeline.managed <= 1.5 * highest else 0
     step = _binary_step(max(highest, heap) / 5)
-    top = step * int(max(highest, heap) / step + 1.4)  # headroom for the label of the heap's size
+    top = step * int(max(highest, heap) / step + 1.4)  # headroom for labels
     axes = _Axes(_MARGIN + _LABELS, y + 18, 230, timeline.events, top)
     _draw_heading(drawing, y, "Live memory", [(name, colour, True) for name, _, colour in series])
     for tick in range(0, top + 1, step):
         _draw_level(drawing, axes, tick, format_size(tick))
     if heap:
-        _draw_heap_size(drawing, axes, heap)
+        _draw_heap_size(drawing, axes, heap, peak)
     for _, values, colour in series:
         drawing.polyline(axes.points(timeline.event, values), colour)
     if peak:
@@ -276,14 +276,19 @@ def _draw_bytes(drawing, y, timeline, peak):
     return axes.y + axes.height
 
 
-def _draw_heap_size(drawing, axes, heap):
+def _draw_heap_size(drawing, axes, heap, peak):
+    """Its label stands at the end of the line that is farther from the peak."""
     y = axes.up(heap)
     drawing.line(axes.x, y, axes.x + _CHART_WIDTH, y, "#0072b2", dash="6 4")
     label = f"pages of the heap {format_size(heap)}"
-    drawing.text(axes.x + _CHART_WIDTH, y - 5, label, size=11, fill="#0072b2", anchor="end")
+    if peak and peak[0] > axes.events / 2:
+        drawing.text(axes.x, y - 5, label, size=11, fill="#0072b2")
+    else:
+        drawing.text(axes.x + _CHART_WIDTH, y - 5, label, size=11, fill="#0072b2", anchor="end")
 
 
 def _draw_peak(drawing, axes, peak):
+    """Its label stands at the top of the chart, above all lines."""
     event, live = peak
     x, y = axes.across(event), axes.up(live)
     at_right = x > axes.x + 0.8 * _CHART_WIDTH
@@ -291,7 +296,7 @@ def _draw_peak(drawing, axes, peak):
     drawing.polygon([(x - 5, y - 9), (x + 5, y - 9), (x, y - 1)], INK)
     drawing.text(
         x + (-8 if at_right else 8),
-        axes.y + axes.height - 8,
+        axes.y + 11,
         f"peak {format_size(live)}",
         size=11,
         anchor="end" if at_right else None,
@@ -321,9 +326,12 @@ def _draw_unusable(drawing, y, timeline):
 
 
 def telling_blocks(timeline):
-    """Three (order, bytes) of blocks, the largest of which fits a few times into the heap."""
+    """Three (order, bytes) of blocks, the largest of which fits a few times into the heap.
+
+    Fewer in a heap of few pages; at least that of a single page.
+    """
     largest = max(timeline.managed // timeline.page_size, 1).bit_length() - 1
-    orders = [order for order in (largest - 6, largest - 4, largest - 2) if order >= 0]
+    orders = [order for order in (largest - 6, largest - 4, largest - 2) if order >= 0] or [0]
     return [(order, timeline.page_size << order) for order in orders]
 
 

@@ -1,7 +1,7 @@
 """Recording a program: run it with the malloc recorder preloaded, keep its trace.
 
 The recorder (csrc/hosted/recorder.c) is a shared library of its own. It writes a raw recording
-beside the output while the program runs; afterwards this becomes a saved trace.
+while the program runs, beside the output if there is one; afterwards this becomes a trace.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,9 +17,9 @@ import tempfile
 import threading
 from typing import NamedTuple
 
-from bsa import _core
-from bsa.trace import Trace, TraceError
-from bsa.units import format_size
+from bsa import output_file
+from bsa.trace import RecordError, Trace, TraceError
+from bsa.units import counted, format_size
 
 RECORDER = pathlib.Path(__file__).parent / "lib" / "libbsa_record.so"
 
@@ -29,17 +30,6 @@ _NOT_FOUND = 127
 _UNCLEAN = re.compile(r"[\s:$]")
 
 
-class RecordError(_core.AllocError, RuntimeError):
-    """Nothing could be recorded. `status` is what a shell would report for the command."""
-
-    def __init__(self, message="", status=1):
-        super().__init__(message)
-        self.status = status
-
-    def __reduce__(self):
-        return type(self), (str(self), self.status)
-
-
 class Recording(NamedTuple):
     """What record() returns."""
 
@@ -47,39 +37,49 @@ class Recording(NamedTuple):
     status: int  #: the program's exit status, or 128 + the signal it died of
 
 
-def record(command, output, *, env=None):
-    """Run `command` (a sequence of strings), record its allocations, save the trace to `output`.
+def record(command, output=None, *, env=None):
+    """Run `command`, record its allocations, and save the trace to `output` unless that is None.
 
-    The process that is started is recorded, or what it becomes by exec; its children are not. `env`
-    is its environment (default: this process's). LD_PRELOAD keeps its entries, and PYTHONMALLOC
-    becomes "malloc" if it is not set: Python asks malloc for little otherwise, others ignore it.
+    `command` is a sequence of strings, or one string that shlex.split() splits. The process that is
+    started is recorded, or what it becomes by exec; its children are not. `env` is its environment
+    (default: this process's). LD_PRELOAD keeps its entries, and PYTHONMALLOC becomes "malloc" if it
+    is not set: Python asks malloc for little otherwise, others ignore it.
 
     The trace is saved however the program ends. Signals meant for it reach it. RecordError: the
     command cannot be run, or the loader did not preload the recorder (programs that are statically
-    linked or setuid), or this build of bsa has no recorder.
+    linked or setuid), or this build of bsa has no recorder, or the output cannot be written.
     """
-    command = [os.fsdecode(word) for word in command]
-    output = os.path.realpath(os.fsdecode(output))
-    if not command:
-        raise RecordError("no command to record")
-    if isinstance(command, (str, bytes)):
-        raise TypeError("command must be a sequence of strings, not one string")
+    command = _words(command)
+    output = None if output is None else os.path.realpath(os.fsdecode(output))
+    raw = _raw_path(output)
     if not RECORDER.exists():
         raise RecordError(f"this build of bsa has no recorder: {RECORDER} is missing")
-    _check_output(output)
-    raw = f"{output}.raw-{secrets.token_hex(4)}"
     with _signals_go_to_the_program() as program, _preloadable(RECORDER) as library:
         status = program.run(command, _environment(env, library, raw))
         return Recording(_convert(raw, output, command, status), status)
 
 
-def _check_output(output):
-    """Refuse before the program runs what would lose its recording afterwards."""
-    folder = os.path.dirname(output)
-    if os.path.isdir(output):
-        raise RecordError(f"{output} is a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RecordError(f"cannot write in the folder {folder}")
+def _words(command):
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise RecordError(f"cannot split {command!r} into words: {error}") from None
+    words = [os.fsdecode(word) for word in words]
+    if not words:
+        raise RecordError("no command to record")
+    return words
+
+
+def _raw_path(output):
+    """Where the raw recording goes. Refuses, before the program runs, what would lose it."""
+    name = f"raw-{secrets.token_hex(8)}"
+    if output is None:
+        return os.path.join(tempfile.gettempdir(), f"bsa-{name}")
+    try:
+        output_file.check(output)
+    except OSError as error:
+        raise RecordError(str(error)) from None
+    return f"{output}.{name}"
 
 
 # ---- The environment of the program ----
@@ -176,7 +176,7 @@ def _signals_go_to_the_program():
 
 
 def _convert(raw, output, command, status):
-    """Make a saved trace of the raw recording, which stays if that fails."""
+    """Make a trace of the raw recording, which stays if that fails."""
     if not os.path.exists(raw):
         raise RecordError(
             f"nothing was recorded: {command[0]} is statically linked, setuid, or for another kind "
@@ -186,7 +186,8 @@ def _convert(raw, output, command, status):
     try:
         trace = Trace.load(raw)
         trace.meta.update(command=command, status=status)
-        trace.save(output)
+        if output is not None:
+            trace.save(output)
     except (OSError, TraceError, MemoryError) as error:
         raise RecordError(f"{error}; the raw recording is left in {raw}", status or 1) from error
     os.unlink(raw)
@@ -204,9 +205,18 @@ def add_parser(subparsers):
         usage="%(prog)s -o FILE [--] COMMAND ...",
         description="Run COMMAND, record every malloc and free of its process (not of its "
         "children), and save the trace to FILE. The exit status is that of COMMAND.",
+        epilog="Example: python3 -m bsa record -o work.bsa -- python3 work.py",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the trace file")
-    parser.add_argument("program", nargs="...", metavar="COMMAND", help="the program to run")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="the trace file to write, for replay and info",
+    )
+    parser.add_argument(
+        "program", nargs="...", metavar="COMMAND", help="the program to run, and its arguments"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -225,6 +235,10 @@ def run(args):
 
 
 def _summary(trace):
+    if not trace:
+        return "no events: the program never called malloc;"
     cut = ", cut short: no room for more" if trace.meta["cut"] else ""
-    peak = format_size(trace.peak[1])
-    return f"{len(trace)} events, {trace.threads} threads, peak {peak}{cut};"
+    return (
+        f"{counted(len(trace), 'event')}, {counted(trace.threads, 'thread')}, "
+        f"peak {format_size(trace.peak[1])}{cut};"
+    )

@@ -3,11 +3,11 @@
 import argparse
 import pathlib
 
-from bsa import plot
+from bsa import output_file, plot
 from bsa.progress import Progress
 from bsa.study import MOST_SLOTS, study
 from bsa.trace import Trace
-from bsa.units import format_size, parse_size, percent
+from bsa.units import counted, format_size, parse_size, percent
 
 
 def report(trace, name, picture_file=None, **options):
@@ -16,7 +16,9 @@ def report(trace, name, picture_file=None, **options):
         result = study(trace, name, progress, **options)
     print(table(result))
     if picture_file is not None:
-        picture_file.write_text(picture(result), encoding="utf-8")
+        draw = _PICTURES[picture_file.suffix]
+        output_file.write(picture_file, draw(result).encode("utf-8"))
+        print(f"\nThe picture: {picture_file} (any browser shows it)")
 
 
 # ---- The table ----
@@ -24,17 +26,21 @@ def report(trace, name, picture_file=None, **options):
 
 def table(study):
     """Lines of text: a name, and what there is to say."""
-    rows = [*_trace_rows(study), *_peak_rows(study), *_loss_rows(study), _smallest_row(study)]
+    rows = list(_trace_rows(study))
+    if study.peak.requested:
+        rows += [*_peak_rows(study), *_loss_rows(study), _smallest_row(study)]
+    else:
+        rows.append(("peak live", "0 bytes throughout: there is no loss to measure"))
     return "\n".join(f"{name:<16} {text}" for name, text in rows)
 
 
 def _trace_rows(study):
     trace, timeline = study.trace, study.end.timeline
     yield "trace", study.name
-    yield "events", f"{len(trace):,}; {_counted(timeline.survivors, 'allocation')} never freed"
-    yield "threads", f"{trace.threads:,}, replayed on {_counted(study.cpus, 'slot')}"
+    yield "events", f"{len(trace):,}; {counted(timeline.survivors, 'allocation')} never freed"
+    yield "threads", f"{trace.threads:,}, replayed on {counted(study.cpus, 'slot')}"
     yield "heap", (
-        f"{format_size(study.size)}: {_counted(study.pages, 'page')} of "
+        f"{format_size(study.size)}: {counted(study.pages, 'page')} of "
         f"{format_size(timeline.page_size)}, {format_size(study.size - timeline.managed)} metadata"
     )
 
@@ -44,7 +50,7 @@ def _peak_rows(study):
     pages = peak.held // peak.timeline.page_size
     yield "peak live", f"{_bytes(peak.requested)}, at event {study.trace.peak[0]:,}"
     yield "  granted", f"{_bytes(peak.granted)}"
-    yield "  pages held", f"{_bytes(peak.held)}, {_counted(pages, 'page')}"
+    yield "  pages held", f"{_bytes(peak.held)}, {counted(pages, 'page')}"
 
 
 def _loss_rows(study):
@@ -66,7 +72,7 @@ def _loss_rows(study):
 
 
 def _smallest_row(study):
-    return "smallest heap", f"{_bytes(study.smallest)}, {study.times_peak:.3g} times the peak live"
+    return "smallest heap", f"{_bytes(study.smallest)}, {study.times_peak} times the peak live"
 
 
 # ---- The picture ----
@@ -77,37 +83,48 @@ def picture(study):
     return plot.picture(
         title=study.name,
         subtitle=(
-            f"{len(study.trace):,} events of {_counted(study.trace.threads, 'thread')}, "
-            f"replayed on {_counted(study.cpus, 'slot')}"
+            f"{len(study.trace):,} events of {counted(study.trace.threads, 'thread')}, "
+            f"replayed on {counted(study.cpus, 'slot')}"
         ),
         facts=_facts(study),
-        maps=[
-            plot.HeapMap(f"At the peak, event {study.trace.peak[0]:,}", study.peak.states),
-            plot.HeapMap("At the end", study.end.states),
-        ],
+        maps=_maps(study),
         timeline=study.end.timeline,
-        peak=study.trace.peak,
+        peak=study.trace.peak if study.peak.requested else None,
     )
+
+
+def _maps(study):
+    maps = [plot.HeapMap("At the end", study.end.states)]
+    if study.peak.requested:
+        caption = f"At the peak, event {study.trace.peak[0]:,}"
+        maps.insert(0, plot.HeapMap(caption, study.peak.states))
+    return maps
 
 
 def _facts(study):
     peak, page_size = study.peak, study.end.timeline.page_size
+    times_peak = f"{study.times_peak} × peak live" if peak.requested else ""
     return [
         ("peak live", format_size(peak.requested), f"{peak.requested:,} bytes"),
-        ("pages held at peak", format_size(peak.held), f"{peak.held // page_size:,} pages"),
+        ("pages held at peak", format_size(peak.held), counted(peak.held // page_size, "page")),
         ("internal loss", study.internal_loss, "of the pages held"),
         ("external loss", study.external_loss, "of the free memory"),
-        ("heap", format_size(study.size), f"{study.pages:,} pages of {format_size(page_size)}"),
-        ("smallest heap", format_size(study.smallest), f"{study.times_peak:.3g} × peak live"),
+        (
+            "heap",
+            format_size(study.size),
+            f"{counted(study.pages, 'page')} of {format_size(page_size)}",
+        ),
+        ("smallest heap", format_size(study.smallest), times_peak),
     ]
+
+
+# What draws a picture, by the ending of the file's name.
+_PICTURES = {".svg": picture}
+_ENDINGS = " or ".join(_PICTURES)
 
 
 def _bytes(size):
     return f"{size:,} bytes ({format_size(size)})"
-
-
-def _counted(number, noun):
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # ---- The command line ----
@@ -118,42 +135,56 @@ def add_parser(subparsers):
     parser = subparsers.add_parser(
         "replay",
         help="replay a trace and tell where the memory goes",
-        description="Replay a trace, print what it needs and loses, and draw the picture.",
+        description="Run a trace again on a heap of bsa's, print what it needs and loses, and draw "
+        "the picture. Sizes may have a binary unit: 4096, 64K, 1.5M, 2GiB.",
+        epilog="Example: python3 -m bsa replay work.bsa -o work.svg",
     )
-    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help="a trace file")
+    parser.add_argument(
+        "file", metavar="FILE", type=pathlib.Path, help="a trace file, as record saves it"
+    )
     parser.add_argument(
         "--size",
         type=_size,
-        help="memory for the heap, as 64M (default: a little over the smallest)",
+        metavar="BYTES",
+        help="memory for the heap and its metadata (default: the smallest that is enough, and a "
+        "little more)",
     )
     parser.add_argument(
-        "--page-size", type=_size, default=4096, metavar="N", help="bytes (default: %(default)s)"
+        "--page-size",
+        type=_size,
+        default=4096,
+        metavar="BYTES",
+        help="size of the heap's pages, a power of two from 256 to 2M (default: %(default)s)",
     )
     parser.add_argument(
         "--cpus",
         type=_positive,
         metavar="N",
-        help=f"slots (default: one a thread, up to {MOST_SLOTS})",
+        help="number of slots, each with slabs of its own; the trace's threads share them in turn "
+        f"(default: one a thread, at most {MOST_SLOTS})",
     )
     parser.add_argument(
         "--samples",
         type=_positive,
         default=1000,
         metavar="N",
-        help="of the timeline (default: 1000)",
+        help="number of looks at the heap, spread over the trace, of which the picture's lines are "
+        "made (default: %(default)s)",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=pathlib.Path,
+        type=_picture_file,
         metavar="PICTURE",
-        help="write the picture, an SVG file",
+        help=f"write the picture into this file, whose name ends in {_ENDINGS} (default: none)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args):
     """The command `replay`."""
+    if args.output is not None:
+        output_file.check(args.output)
     report(
         Trace.load(args.file),
         args.file.name,
@@ -164,6 +195,13 @@ def run(args):
         samples=args.samples,
     )
     return 0
+
+
+def _picture_file(text):
+    path = pathlib.Path(text)
+    if path.suffix not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r}: the name of a picture ends in {_ENDINGS}")
+    return path
 
 
 def _size(text):

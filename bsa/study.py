@@ -83,8 +83,9 @@ class Study:
 
     @property
     def times_peak(self):
-        """The smallest heap by the bytes live at the peak."""
-        return self.smallest / max(self.peak.requested, 1)
+        """As text: the smallest heap by the bytes live at the peak, which must not be 0."""
+        times = self.smallest / self.peak.requested
+        return f"{times:.3g}" if times < 1000 else f"{times:,.0f}"
 
 
 def study(trace, name, progress, *, size=None, page_size=4096, cpus=None, samples=1000):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bsa import _core
 from bsa.trace import Trace
+from bsa.units import counted
 
 ORDERS = _core.MAX_ORDER + 1  # a block has 2^0 to 2^MAX_ORDER pages
 
@@ -40,8 +41,8 @@ class Timeline:
 
     def __repr__(self):
         return (
-            f"<bsa.Timeline of {self.events} events: {len(self)} samples, "
-            f"{self.survivors} survivors, {self.managed} bytes of heap>"
+            f"<bsa.Timeline of {counted(self.events, 'event')}: {counted(len(self), 'sample')}, "
+            f"{counted(self.survivors, 'survivor')}, {counted(self.managed, 'byte')} of heap>"
         )
 
     @property

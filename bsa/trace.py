@@ -11,7 +11,8 @@ import os
 from array import array
 from typing import NamedTuple
 
-from bsa import _core, trace_file
+from bsa import _core, output_file, trace_file
+from bsa.units import counted
 
 COLUMNS = ("op", "id", "size", "align", "thread")
 FORMATS = ("B", "I", "Q", "I", "I")
@@ -22,6 +23,17 @@ _FREE_NUMBERS = 65536
 
 class TraceError(_core.AllocError, ValueError):
     """A trace is damaged or no possible history; the text names the line, offset or event."""
+
+
+class RecordError(_core.AllocError, RuntimeError):
+    """Nothing could be recorded. `status` is what a shell would report for the command."""
+
+    def __init__(self, message="", status=1):
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self):
+        return type(self), (str(self), self.status)
 
 
 class TraceOp(enum.IntEnum):
@@ -106,9 +118,27 @@ class Trace:
         except (ValueError, RecursionError) as error:
             raise TraceError(f"{os.fsdecode(path)}: {error}") from None
 
+    @staticmethod
+    def record(command, path=None, *, env=None):
+        """Run a program and return the trace of what it asks of malloc.
+
+        `command` is a sequence of strings, or one string, which is split into words as a shell does
+        but not otherwise interpreted: no variables, pipes or patterns. `path`: a file in which to
+        save the trace, too. `env`: the program's environment (default: this process's). In it,
+        PYTHONMALLOC becomes "malloc" unless it is set, so that Python programs show all they use.
+
+        The program has this process's input, output and working directory. However it ends, its
+        trace is returned: `trace.meta["status"]` is its exit status, or 128 + the signal it died
+        of. RecordError: it could not be started, or not be recorded. Meanwhile 24 bytes an event
+        are needed beside `path`, or without one in the folder for temporary files.
+        """
+        from bsa.record import record  # which imports this module
+
+        return record(command, path, env=env).trace
+
     def save(self, path):
         """Write the trace to a file, which is there as a whole or not at all."""
-        trace_file.write(path, trace_file.encode(self._columns, self.meta))
+        output_file.write(path, trace_file.encode(self._columns, self.meta))
 
     @property
     def op(self):
@@ -191,8 +221,8 @@ class Trace:
 
     def __repr__(self):
         return (
-            f"<bsa.Trace of {len(self)} events: {self.ids} ids, {self.threads} threads, "
-            f"peak {self.peak[1]} bytes>"
+            f"<bsa.Trace of {counted(len(self), 'event')}: {counted(self.ids, 'id')}, "
+            f"{counted(self.threads, 'thread')}, peak {counted(self.peak[1], 'byte')}>"
         )
 
 

@@ -1,4 +1,4 @@
-"""Trace files: recognising, decoding and writing them.
+"""Trace files: recognising, decoding and encoding them.
 
 A saved trace, version 1; numbers are little-endian:
 
@@ -17,12 +17,9 @@ length.
 Every function here raises ValueError for bad data, with the place in its text.
 """
 
-import contextlib
 import io
 import json
-import os
 import re
-import secrets
 import struct
 import sys
 import zipfile
@@ -184,24 +181,3 @@ def _from_planes(planes, width):
     for plane, k in enumerate(_byte_order(width)):
         column[k::width] = planes[plane * events : (plane + 1) * events]
     return bytes(column)
-
-
-# ---- Writing ----
-
-
-def write(path, data):
-    """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
-    path = os.path.realpath(os.fsdecode(path))
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:  # a pipe or a device stays what it is
-            file.write(data)
-        return
-    temporary = os.path.join(os.path.dirname(path), f".bsa-{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -1,4 +1,4 @@
-"""Byte counts as people read and write them: `64M` to a number, a number to `64 MiB`.
+"""Numbers as people read and write them: `64M` to a number, a number to `64 MiB` or `2 pages`.
 
 Prefixes are binary throughout, as everywhere where pages are counted.
 """
@@ -54,6 +54,11 @@ def exact_size(size):
             break
         size, prefix = size // 1024, candidate
     return f"{size}{prefix}"
+
+
+def counted(number, noun):
+    """`number` of what the noun says: 1 page, 12,000 pages."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(part, whole):

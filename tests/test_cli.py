@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -11,9 +12,9 @@ import pytest
 
 import bsa
 from bsa import units
-from bsa.__main__ import main
+from bsa.__main__ import _parser, main
 from bsa.progress import Progress
-from bsa.record import RECORDER
+from bsa.record import RECORDER, Recording
 from bsa.trace import Trace
 
 BSA = [sys.executable, "-m", "bsa"]
@@ -31,8 +32,9 @@ def trace_file(tmp_path):
 
 
 def table_of(text):
-    """The lines of the table by their names."""
-    return {line[:16].strip(): line[17:] for line in text.splitlines()}
+    """The lines of the table, which ends at an empty line, by their names."""
+    lines = text.partition("\n\n")[0].splitlines()
+    return {line[:16].strip(): line[17:] for line in lines}
 
 
 def run(*arguments, **options):
@@ -74,7 +76,29 @@ def test_replay_draws_the_picture_where_it_is_told(trace_file, tmp_path, capsys)
     assert main(["replay", str(trace_file), "-o", str(picture)]) == 0
     root = ElementTree.parse(picture).getroot()
     assert root.find("{*}title").text == "some program.trace"
-    capsys.readouterr()
+    assert f"The picture: {picture}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["folder", "no/such/picture.svg", "file/picture.svg"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_trace_is_read(
+    output, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("folder.svg")
+    open("file", "w").close()
+    output = output.replace("folder", "folder.svg")
+    assert main(["replay", "no such trace", "-o", output]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"python -m bsa replay: {output}") and "folder" in err
+
+
+def test_a_picture_in_a_folder_that_is_read_only_is_refused(
+    trace_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, everything is allowed
+    assert main(["replay", str(trace_file), "-o", str(tmp_path / "picture.svg")]) == 1
+    out, err = capsys.readouterr()
+    assert not out and f"cannot write in the folder {tmp_path}" in err
 
 
 def test_the_smallest_heap_named_is_enough_and_one_page_less_is_not(trace_file, capsys):
@@ -97,8 +121,28 @@ def test_an_empty_trace_can_be_replayed(tmp_path, capsys):
     Trace.from_events([]).save(tmp_path / "empty")
     picture = tmp_path / "picture.svg"
     assert main(["replay", str(tmp_path / "empty"), "-o", str(picture)]) == 0
-    assert table_of(capsys.readouterr().out)["peak live"].startswith("0 bytes")
+    table = table_of(capsys.readouterr().out)
+    assert table["events"] == "0; 0 allocations never freed"
+    assert list(table) == ["trace", "events", "threads", "heap", "peak live"]
+    assert table["peak live"].startswith("0 bytes throughout")
+    assert "peak live" in picture.read_text() and "×" not in picture.read_text()
     ElementTree.parse(picture)
+
+
+def test_a_trace_of_blocks_without_bytes_can_be_replayed(tmp_path, capsys):
+    Trace.from_events([(1, 0, 0, 0, 0)]).save(tmp_path / "zero")
+    assert main(["replay", str(tmp_path / "zero")]) == 0
+    table = table_of(capsys.readouterr().out)
+    assert table["events"] == "1; 1 allocation never freed"
+    assert table["peak live"].startswith("0 bytes throughout")
+
+
+def test_a_single_byte_makes_a_table_of_plain_numbers(tmp_path, capsys):
+    Trace.from_events([(1, 0, 1, 0, 0)]).save(tmp_path / "byte")
+    assert main(["replay", str(tmp_path / "byte")]) == 0
+    table = table_of(capsys.readouterr().out)
+    assert table["smallest heap"] == "8,192 bytes (8 KiB), 8,192 times the peak live"
+    assert table["unusable index"] == "1.000 for 4 KiB"
 
 
 @pytest.mark.parametrize("page_size", ["256", "64K"])
@@ -125,8 +169,16 @@ def test_the_page_size_can_be_chosen(trace_file, page_size, capsys):
         (["replay", "."], 1, "directory"),
         (["replay", __file__], 1, "test_cli.py: offset 0"),
         (["replay", "TRACE", "--page-size", "1000"], 1, "page"),
-        (["replay", "TRACE", "--size", "100"], 1, ""),
-        (["replay", "TRACE", "-o", "no/such/folder"], 1, "no/such/folder"),
+        (
+            ["replay", "TRACE", "--size", "100"],
+            1,
+            "100 bytes are too small for metadata and one page of 4096\n",
+        ),
+        (["replay", "TRACE", "-o", "picture.png"], 2, "'picture.png': the name of a picture ends"),
+        (["replay", "TRACE", "-o", "svg"], 2, "ends in .svg"),
+        (["info", "no such file"], 1, "no such file"),
+        (["record", "-o", "x"], 2, "no command to record"),
+        (["record", "-o", "no/such/x", "true"], 1, "there is no folder"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(arguments, status, text, trace_file, capsys):
@@ -183,6 +235,54 @@ def test_progress_shows_on_a_terminal_only(monkeypatch):
     os.close(master)
 
 
+# ---- record and info ----
+
+
+@needs_recorder
+def test_record_says_what_it_recorded_and_where_it_is(tmp_path):
+    program = [sys.executable, "-S", "-c", "x = [object() for i in range(5000)]"]
+    process = run("record", "-o", tmp_path / "work.bsa", "--", *program)
+    assert process.returncode == 0 and process.stdout == ""
+    trace = Trace.load(tmp_path / "work.bsa")
+    assert re.fullmatch(
+        rf"python -m bsa record: {len(trace):,} events, 1 thread, peak .*iB; in .*work.bsa\n",
+        process.stderr,
+    )
+
+
+def test_record_says_that_a_program_asked_for_nothing(monkeypatch, capsys):
+    empty = Recording(Trace.from_events([]), 0)
+    monkeypatch.setattr("bsa.record.record", lambda command, output: empty)
+    assert main(["record", "-o", "work.bsa", "true"]) == 0
+    assert "no events: the program never called malloc; in work.bsa" in capsys.readouterr().err
+
+
+def test_info_shows_large_numbers_in_groups(tmp_path, capsys):
+    Trace.from_events([(1, block, 10, 0, 0) for block in range(1200)]).save(tmp_path / "many")
+    assert main(["info", str(tmp_path / "many")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"events +1,200 in ", out) and re.search(r"alloc +1,200\n", out)
+    assert "11.7 KiB (12,000 bytes) alive after event 1,199" in out
+
+
+def test_info_of_an_empty_trace_names_no_peak(tmp_path, capsys):
+    Trace.from_events([]).save(tmp_path / "empty")
+    assert main(["info", str(tmp_path / "empty")]) == 0
+    assert "nothing was alive" in capsys.readouterr().out
+
+
+# ---- --help ----
+
+
+@pytest.mark.parametrize("command", ["record", "replay", "info", "demo"])
+def test_the_help_of_every_command_ends_with_an_example_that_can_be_parsed(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    *_, example = capsys.readouterr().out.strip().splitlines()
+    assert example.startswith("Example: python3 -m bsa ")
+    assert _parser().parse_args(shlex.split(example)[4:]).command == command
+
+
 # ---- demo ----
 
 
@@ -192,7 +292,8 @@ def test_the_demo_leaves_a_picture_of_a_real_program(tmp_path):
     assert process.returncode == 0, process.stderr
     table = table_of(process.stdout)
     assert int(table["events"].split(";")[0].replace(",", "")) > 10_000
-    assert "demo/picture.svg" in process.stdout
+    assert "The picture: demo/picture.svg" in process.stdout
+    assert "The trace:   demo/compileall.bsa" in process.stdout
     assert (
         ElementTree.parse(tmp_path / "demo" / "picture.svg").getroot().find("{*}title") is not None
     )
@@ -204,7 +305,14 @@ def test_without_the_recorder_the_demo_says_so(tmp_path, monkeypatch, capsys):
     assert "has no recorder" in capsys.readouterr().err
 
 
-# ---- Sizes ----
+# ---- Numbers ----
+
+
+@pytest.mark.parametrize(
+    "number, text", [(0, "0 pages"), (1, "1 page"), (2, "2 pages"), (12345, "12,345 pages")]
+)
+def test_things_are_counted_in_words(number, text):
+    assert units.counted(number, "page") == text
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def test_the_python_of_a_page_runs_as_shown(page, monkeypatch):
     assert ran > 0
 
 
+def test_the_quick_start_prints_what_is_shown(capsys):
+    """But for the numbers, some of which depend on where a buffer lies."""
+    (_, _, code), *_ = blocks(ROOT / "README.md", "python")
+    ((_, _, shown),) = blocks(ROOT / "README.md", "text")
+    exec(code, {})
+    assert re.sub(r"[\d.]+", "0", capsys.readouterr().out) == re.sub(r"[\d.]+", "0", shown)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_all_python_of_a_page_compiles(page):
     for line, _, code in blocks(page, "python"):

@@ -8,6 +8,7 @@ from array import array
 import pytest
 
 from bsa import plot
+from bsa.svg import text_width
 from bsa.timeline import ORDERS, Timeline
 
 FREE, BLOCK, SLAB, EMPTY = range(4)
@@ -139,6 +140,33 @@ def test_the_size_of_the_heap_is_drawn_where_it_is_near():
     near, far = timeline_of(rows, managed=800_000), timeline_of(rows, managed=80_000_000)
     assert any("pages of the heap" in text for text in texts(picture_of(near)))
     assert not any("pages of the heap" in text for text in texts(picture_of(far)))
+
+
+def span(text):
+    """How far a text reaches, left and right: about, as the picture itself reckons."""
+    x, width = float(text.get("x")), text_width(text.text, float(text.get("font-size")))
+    return (x - width, x) if text.get("text-anchor") == "end" else (x, x + width)
+
+
+@pytest.mark.parametrize("event", [0, 30, 400, 500, 501, 790, 900, 990, 1000])
+def test_the_labels_of_the_timeline_keep_clear_of_the_peak_and_of_the_lines(event):
+    rows = [(k * 100, 900_000, 950_000, 1_000_000) for k in range(11)]
+    svg = plot.timeline_chart(timeline_of(rows, managed=1_100_000), (event, 900_000))
+    root = ElementTree.fromstring(svg)
+    (peak,) = (line for line in root.iter(SVG + "line") if line.get("stroke-dasharray") == "2 3")
+    (name,) = (t for t in root.iter(SVG + "text") if t.text.startswith("peak "))
+    (heap,) = (t for t in root.iter(SVG + "text") if t.text.startswith("pages of the heap"))
+    for left, right in map(span, (name, heap)):
+        assert not left <= float(peak.get("x1")) <= right
+        assert 0 <= left and right <= float(root.get("width"))
+    assert span(name)[1] < span(heap)[0] or span(heap)[1] < span(name)[0]
+    held = root.find(SVG + "polyline").get("points")
+    assert float(name.get("y")) < min(float(point.split(",")[1]) for point in held.split())
+
+
+def test_a_heap_of_a_few_pages_has_an_unusable_index_too():
+    timeline = timeline_of([(1, 0, 0, 0)], managed=4096)
+    assert plot.telling_blocks(timeline) == [(0, 4096)]
 
 
 @pytest.mark.parametrize("events", [0, 1, 3, 10**12])

@@ -449,6 +449,73 @@ def test_the_command_and_counts_are_in_meta(recorded):
     assert trace.meta["source"] == "recorder"
 
 
+# ---- From Python: Trace.record ----
+
+
+def test_a_trace_can_be_recorded_and_replayed_in_two_lines():
+    trace = bsa.Trace.record([sys.executable, "-S", "-c", "x = [object() for i in range(5000)]"])
+    timeline = bsa.replay(trace, bsa.Allocator(64 << 20))
+    assert timeline.events == len(trace) > 5000
+    assert Counter(trace.size).most_common(1)[0][1] > 5000, "PYTHONMALLOC was set"
+
+
+def test_one_string_is_split_as_a_shell_does():
+    trace = bsa.Trace.record("sh -c 'exit 3' \"a b\" c\\ d")
+    assert trace.meta["command"] == ["sh", "-c", "exit 3", "a b", "c d"]
+    assert trace.meta["status"] == 3
+
+
+def test_without_a_path_no_file_is_left(tmp_path, monkeypatch):
+    folder = tempfile.mkdtemp(dir="/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.chdir(tmp_path)
+    bsa.Trace.record("true")
+    assert os.listdir(folder) == os.listdir(tmp_path) == []
+    os.rmdir(folder)
+
+
+def test_with_a_path_the_trace_is_saved_there(tmp_path):
+    trace = bsa.Trace.record("true", path=tmp_path / "out.bsa")
+    loaded = bsa.Trace.load(tmp_path / "out.bsa")
+    assert loaded == trace and loaded.meta == trace.meta
+    assert os.listdir(tmp_path) == ["out.bsa"]
+
+
+def test_a_program_that_dies_leaves_its_trace_and_its_status(compiled):
+    trace = bsa.Trace.record([compiled("malloc(12301); abort();")])
+    assert 12301 in trace.size
+    assert trace.meta["status"] == 128 + signal.SIGABRT
+
+
+def test_the_input_and_output_of_the_program_are_those_of_its_starter():
+    command = [sys.executable, "-c", "import bsa; bsa.Trace.record('tr a-z A-Z')"]
+    done = subprocess.run(command, input="words", capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "WORDS", "")
+
+
+def test_the_environment_can_be_given():
+    trace = bsa.Trace.record("sh -c 'exit $NUMBER'", env=dict(os.environ, NUMBER="7"))
+    assert trace.meta["status"] == 7
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("", "no command"),
+        ("no-such-command -x", "no-such-command: command not found"),
+        ("echo 'half", "cannot split .* into words: No closing quotation"),
+    ],
+)
+def test_what_cannot_be_started_is_a_record_error(command, message):
+    with pytest.raises(bsa.RecordError, match=message):
+        bsa.Trace.record(command)
+
+
+def test_a_command_of_bytes_is_a_type_error():
+    with pytest.raises(TypeError):
+        bsa.Trace.record(b"true")
+
+
 # ---- The surroundings ----
 
 

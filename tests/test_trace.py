@@ -130,7 +130,7 @@ def test_traces_pickle(trace):
 
 
 def test_repr_tells_the_totals(trace):
-    assert repr(trace) == "<bsa.Trace of 6 events: 2 ids, 2 threads, peak 3040 bytes>"
+    assert repr(trace) == "<bsa.Trace of 6 events: 2 ids, 2 threads, peak 3,040 bytes>"
 
 
 def test_trace_errors_are_value_errors_of_bsa():
@@ -633,7 +633,7 @@ def test_a_damaged_recording_is_refused_with_its_offset(load, data, message):
 def test_info_tells_what_is_in_a_trace(trace, tmp_path):
     trace.save(tmp_path / "t.bsa")
     text = describe(tmp_path / "t.bsa")
-    for words in ("events            6 in", "3040 bytes) alive after event 2", "a b", "realloc"):
+    for words in ("events            6 in", "3,040 bytes) alive after event 2", "a b", "realloc"):
         assert words in text
 
 

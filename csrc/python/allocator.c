@@ -214,12 +214,31 @@ static bool append_record(AllocatorObject *self, struct section_record *record) 
     return true;
 }
 
-static bool raise_region(AllocatorObject *self, bsa_status status, const struct region *region) {
-    if (status == BSA_INVALID_PARAM) {
+/* Says what is wrong with a region that the core refused as an invalid parameter. Of the reasons
+ * only the size is common; the others are looked at first, so that each message is true. */
+static void raise_invalid_region(AllocatorObject *self, const struct region *region,
+                                 const struct bsa_section_config *config) {
+    uint64_t page_size = bsa_page_size(self->root);
+
+    if (config->physical_is_linear && config->physical_base + region->size < region->size) {
         PyErr_Format(self->state->invalid_param,
-                     "%zu bytes are too small for metadata and one page of %zu (or their physical "
-                     "addresses wrap, or page numbers are used up)",
-                     region->size, bsa_page_size(self->root));
+                     "the physical addresses of %zu bytes from %p on pass 64 bits", region->size,
+                     (void *)(uintptr_t)config->physical_base);
+    } else if (bsa_total_pages(self->root) + region->size / page_size >= UINT32_MAX) {
+        PyErr_Format(self->state->invalid_param,
+                     "no page numbers are left for %zu bytes more: an allocator has 2^32 of them",
+                     region->size);
+    } else {
+        PyErr_Format(self->state->invalid_param,
+                     "%zu bytes are too small for metadata and one page of %llu", region->size,
+                     (unsigned long long)page_size);
+    }
+}
+
+static bool raise_region(AllocatorObject *self, bsa_status status, const struct region *region,
+                         const struct bsa_section_config *config) {
+    if (status == BSA_INVALID_PARAM) {
+        raise_invalid_region(self, region, config);
     } else {
         bsa_raise_address(self, status, (uintptr_t)region->start);
     }
@@ -242,7 +261,7 @@ static bool manage(AllocatorObject *self, struct section_record *record,
         bsa_add_region(self->root, record->region->start, record->region->size, config, &index);
     if (status != BSA_OK) {
         self->record_count--;
-        return raise_region(self, status, record->region);
+        return raise_region(self, status, record->region, config);
     }
     bsa_section_info(self->root, index, &record->info);
     return true;

@@ -1,0 +1,35 @@
+"""Output files: refused before the work whose result they are to hold, and written as a whole."""
+
+import contextlib
+import os
+import secrets
+
+
+def check(path):
+    """Raise the OSError that writing a file at `path` would end in, as far as that can be told."""
+    path = os.fsdecode(path)
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: cannot write in the folder {folder}")
+
+
+def write(path, data):
+    """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
+    path = os.path.realpath(os.fsdecode(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:  # a pipe or a device stays what it is
+            file.write(data)
+        return
+    temporary = os.path.join(os.path.dirname(path), f".bsa-{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
