@@ -247,6 +247,7 @@ static BSA_FAST_PATH bsa_status object_free(struct bsa_root *root, unsigned numb
     if (BSA_UNLIKELY(index >= capacity)) {
         return BSA_INVALID_PARAM;
     }
+    bsa_poison_if_live(slab, index, address, class->size);
     if (BSA_LIKELY(bsa_word_slot(word) == number)) {
         return object_free_local(root, slot, slab, page, word, capacity, index);
     }

@@ -11,9 +11,9 @@
  * taken and every slot is within reach of every call. Freeing an object of another slot is
  * lock-free in every mode.
  *
- * Quiescence. bsa_walk, bsa_walk_slabs, bsa_slab_of, bsa_check, bsa_stats, bsa_page_states,
- * bsa_remove_region and bsa_rebuild need that no other call on the root runs meanwhile. bsa_lookup
- * is exact for an allocation that lives throughout the call.
+ * Quiescence. bsa_walk, bsa_walk_slabs, bsa_slab_of, bsa_check, bsa_stats, bsa_usage,
+ * bsa_page_states, bsa_remove_region and bsa_rebuild need that no other call on the root runs
+ * meanwhile. bsa_lookup is exact for an allocation that lives throughout the call.
  *
  * Every caller's mistake is answered with a status in every build, and changes nothing. */
 #ifndef BSA_H
@@ -152,6 +152,11 @@ struct bsa_stats {
     uint64_t peak_allocated_bytes; /* exact */
     struct bsa_use per_class[BSA_CLASSES];
     struct bsa_use per_order[BSA_MAX_ORDER + 1]; /* page blocks; resized ones count again */
+};
+
+/* Those of bsa_stats's bytes that are at hand, without sums over classes. */
+struct bsa_usage {
+    uint64_t current_bytes, requested_bytes, allocated_bytes, peak_allocated_bytes;
 };
 
 /* The first violated invariant that bsa_check met. */
@@ -317,6 +322,8 @@ void bsa_walk_slabs(const struct bsa_root *root,
                     bool (*visit)(void *context, const struct bsa_slab_info *slab), void *context);
 
 void bsa_stats(const struct bsa_root *root, struct bsa_stats *stats);
+/* O(slots), on a serial root O(1), where bsa_stats is O(slots x classes). */
+void bsa_usage(const struct bsa_root *root, struct bsa_usage *usage);
 void bsa_reset_peak(struct bsa_root *root);
 size_t bsa_live_count(const struct bsa_root *root);
 
@@ -330,6 +337,10 @@ bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violatio
  * would succeed, and 0 where nothing is free. */
 int bsa_unusable_index(const uint64_t free_blocks[BSA_MAX_ORDER + 1], unsigned order);
 int bsa_extfrag_index(const uint64_t free_blocks[BSA_MAX_ORDER + 1], unsigned order);
+/* Both for all orders, in O(orders). */
+void bsa_fragmentation_indices(const uint64_t free_blocks[BSA_MAX_ORDER + 1],
+                               int64_t unusable[BSA_MAX_ORDER + 1],
+                               int64_t extfrag[BSA_MAX_ORDER + 1]);
 
 /* --- size classes ------------------------------------------------------------------------------
  */

@@ -163,9 +163,7 @@ bsa_page_index bsa_block_of(const struct bsa_section *section, bsa_page_index pa
 static bool align_page(const struct bsa_section *section, unsigned align_order,
                        bsa_page_index *page) {
     uint64_t nominal = bsa_nominal_page(section, *page);
-    uint64_t up = align_order > 63 - section->page_shift
-                      ? nominal == 0 ? 0 : UINT64_MAX
-                      : bsa_round_up(nominal, (uint64_t)1 << align_order);
+    uint64_t up = bsa_round_up(nominal, (uint64_t)1 << align_order);
 
     if (up - nominal >= section->total_pages - *page) {
         return false;

@@ -89,6 +89,7 @@ void bsa_cache_forget_current(struct bsa_cache *cache);
 static inline uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
     _Atomic uint64_t *word = &cache->bits[cache->word];
     uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
+    uintptr_t address;
 
     if (BSA_UNLIKELY(bits == 0)) {
         return 0;
@@ -96,7 +97,10 @@ static inline uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
     atomic_store_explicit(word, bits & (bits - 1), memory_order_relaxed);
     cache->page->free_count--;
     cache->total++;
-    return cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
+    address =
+        cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
+    bsa_unpoison_new(cache->slab.section, address, cache->object_size);
+    return address;
 }
 
 /* Takes an object of the current slab, lowest address first; 0 if it has none. */

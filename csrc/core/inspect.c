@@ -404,6 +404,22 @@ static void add_tally(struct bsa_stats *stats, const struct bsa_tally *tally) {
     stats->failures += tally->failures;
 }
 
+void bsa_usage(const struct bsa_root *root, struct bsa_usage *usage) {
+    unsigned shift = root->space.classes.page_shift;
+    unsigned tallies = root->serial ? 1 : root->space.slot_count; /* serial: all in the first */
+    int64_t bytes = root->page_tally.bytes;
+
+    for (unsigned i = 0; i < tallies; i++) {
+        bytes += root->space.slots[i].tally.bytes;
+    }
+    *usage = (struct bsa_usage){
+        .current_bytes = (uint64_t)bytes,
+        .requested_bytes = (uint64_t)bytes - root->page_slack,
+        .allocated_bytes = root->allocated_pages << shift,
+        .peak_allocated_bytes = root->peak_pages << shift,
+    };
+}
+
 void bsa_stats(const struct bsa_root *root, struct bsa_stats *stats) {
     unsigned shift = root->space.classes.page_shift;
 
@@ -456,9 +472,9 @@ size_t bsa_live_count(const struct bsa_root *root) {
 /* --- fragmentation -----------------------------------------------------------------------------
  */
 
+/* usable: pages in blocks of the asked order and above, which all are of use to such a request. */
 struct free_sums {
-    uint64_t pages, blocks,
-        suitable; /* suitable: blocks of the asked order that free ones contain */
+    uint64_t pages, blocks, usable;
 };
 
 static struct free_sums sum_free(const uint64_t free_blocks[BSA_MAX_ORDER + 1], unsigned order) {
@@ -467,32 +483,50 @@ static struct free_sums sum_free(const uint64_t free_blocks[BSA_MAX_ORDER + 1], 
     for (unsigned o = 0; o <= BSA_MAX_ORDER; o++) {
         sums.blocks += free_blocks[o];
         sums.pages += free_blocks[o] << o;
-        if (o >= order) {
-            sums.suitable += free_blocks[o] << (o - order);
-        }
+        sums.usable += o >= order ? free_blocks[o] << o : 0;
     }
     return sums;
+}
+
+static int unusable_of(const struct free_sums *sums) {
+    if (sums->pages == 0) {
+        return 1000;
+    }
+    return (int)((sums->pages - sums->usable) * 1000 / sums->pages);
+}
+
+static int extfrag_of(const struct free_sums *sums, unsigned order) {
+    if (sums->blocks == 0) {
+        return 0;
+    }
+    if (sums->usable != 0) {
+        return -1000;
+    }
+    return 1000 - (int)((1000 + (sums->pages * 1000 >> order)) / sums->blocks);
 }
 
 int bsa_unusable_index(const uint64_t free_blocks[BSA_MAX_ORDER + 1], unsigned order) {
     struct free_sums sums = sum_free(free_blocks, order);
 
-    if (sums.pages == 0) {
-        return 1000;
-    }
-    return (int)((sums.pages - (sums.suitable << order)) * 1000 / sums.pages);
+    return unusable_of(&sums);
 }
 
 int bsa_extfrag_index(const uint64_t free_blocks[BSA_MAX_ORDER + 1], unsigned order) {
     struct free_sums sums = sum_free(free_blocks, order);
 
-    if (sums.blocks == 0) {
-        return 0;
+    return extfrag_of(&sums, order);
+}
+
+void bsa_fragmentation_indices(const uint64_t free_blocks[BSA_MAX_ORDER + 1],
+                               int64_t unusable[BSA_MAX_ORDER + 1],
+                               int64_t extfrag[BSA_MAX_ORDER + 1]) {
+    struct free_sums sums = sum_free(free_blocks, 0);
+
+    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
+        unusable[order] = unusable_of(&sums);
+        extfrag[order] = extfrag_of(&sums, order);
+        sums.usable -= free_blocks[order] << order;
     }
-    if (sums.suitable != 0) {
-        return -1000;
-    }
-    return 1000 - (int)((1000 + sums.pages * 1000 / ((uint64_t)1 << order)) / sums.blocks);
 }
 
 /* --- words -------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ static void finish_take(struct bsa_root *root, const struct bsa_page_request *re
         root->total_blocks++;
         root->total_block_bytes += bytes;
         bsa_tally_add(bsa_page_tally(root), bytes);
+        bsa_unpoison_new(block.section, bsa_page_address(block.section, block.head), bytes);
     }
 }
 
@@ -74,6 +75,7 @@ static void give_back(struct bsa_root *root, struct bsa_slab block, bool was_sla
         root->page_slack -= bytes - page->requested;
         root->per_order[bsa_word_order(word)].live--;
         bsa_tally_remove(bsa_page_tally(root), 1, bytes);
+        bsa_poison(block.section, bsa_page_address(block.section, block.head), bytes);
     }
     bsa_buddy_release(block.section, block.head);
 }
@@ -165,11 +167,15 @@ bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, 
         status = BSA_NOT_ALLOCATED;
     } else if (keep <= have) {
         bsa_buddy_shrink(section, head, keep);
+        bsa_poison(section, address + (keep * page_bytes), (have - keep) * page_bytes);
     } else if (!within_limit(root, keep - have) || !bsa_buddy_grow(section, head, keep)) {
         status = BSA_NO_MEMORY;
     }
     if (status == BSA_OK) {
         recount(root, bsa_page_at(section, head), word, bytes);
+        if (keep > have) {
+            bsa_unpoison_new(section, address + have * page_bytes, (keep - have) * page_bytes);
+        }
     }
     bsa_unlock_pages(root);
     return status;

@@ -82,34 +82,34 @@ static bool overlaps_any(const struct bsa_root *root, uint64_t start, uint64_t s
     return false;
 }
 
-static bool numbers_are_taken(const struct bsa_root *root, uint64_t base, uint64_t count) {
+static bool numbers_are_free(const struct bsa_root *root, uint64_t base, uint64_t count) {
     const struct bsa_section *section = bsa_first_section(root);
 
     for (; section != NULL; section = bsa_next_section(root, section)) {
         if (ranges_overlap(base, count, section->derived.base, section->total_pages)) {
-            return true;
+            return false;
         }
     }
-    return false;
+    return base + count <= UINT32_MAX;
 }
 
-/* Finds `count` page numbers in a row that no section has: behind the last section's, or else in
- * the gap behind any other's. */
+/* Finds `count` page numbers in a row that no section has: behind the last section's, or else from
+ * 1 on, or else in the gap behind any other's. */
 static bool find_numbers(const struct bsa_root *root, uint32_t count, uint32_t *base) {
     const struct bsa_section *section = bsa_section_at(&root->space.directory, root->last_section);
     uint64_t candidate =
         section == NULL ? 1 : (uint64_t)section->derived.base + section->total_pages;
 
-    section = bsa_first_section(root);
-    while (candidate + count > UINT32_MAX || numbers_are_taken(root, candidate, count)) {
-        if (section == NULL) {
-            return false;
+    if (!numbers_are_free(root, candidate, count)) {
+        candidate = 1;
+        section = bsa_first_section(root);
+        for (; section != NULL && !numbers_are_free(root, candidate, count);
+             section = bsa_next_section(root, section)) {
+            candidate = (uint64_t)section->derived.base + section->total_pages;
         }
-        candidate = (uint64_t)section->derived.base + section->total_pages;
-        section = bsa_next_section(root, section);
     }
     *base = (uint32_t)candidate;
-    return true;
+    return numbers_are_free(root, candidate, count);
 }
 
 static void note_heaps_that_are_not_memory(struct bsa_root *root) {
@@ -220,6 +220,7 @@ static bsa_status add(struct bsa_root *root, const struct placement *place,
     status = introduce(root, section, config, place);
     BSA_ASSERT(status == BSA_OK);
     bsa_buddy_cover(section);
+    bsa_poison(section, bsa_heap_start(section), bsa_heap_size(section));
     chain_append(root, section);
     if (index != NULL) {
         *index = section->derived.index;
@@ -229,7 +230,7 @@ static bsa_status add(struct bsa_root *root, const struct placement *place,
 
 bsa_status bsa_add_region(struct bsa_root *root, void *region, size_t size,
                           const struct bsa_section_config *config, unsigned *index) {
-    struct placement place = {(uintptr_t)region, size, (uintptr_t)region, size, {0, 0, 0, 0}};
+    struct placement place = {(uintptr_t)region, size, (uintptr_t)region, size, {0}};
     bsa_status status = BSA_INVALID_PARAM;
 
     config = config == NULL ? &default_config : config;
@@ -247,7 +248,7 @@ bsa_status bsa_add_region(struct bsa_root *root, void *region, size_t size,
 bsa_status bsa_add_section(struct bsa_root *root, void *meta, size_t meta_size, uintptr_t heap,
                            size_t heap_size, const struct bsa_section_config *config,
                            unsigned *index) {
-    struct placement place = {(uintptr_t)meta, meta_size, heap, heap_size, {0, 0, 0, 0}};
+    struct placement place = {(uintptr_t)meta, meta_size, heap, heap_size, {0}};
     bsa_status status = BSA_INVALID_PARAM;
 
     config = config == NULL ? &default_config : config;
@@ -265,6 +266,17 @@ bsa_status bsa_add_section(struct bsa_root *root, void *meta, size_t meta_size, 
 
 /* --- rebuilding --------------------------------------------------------------------------------
  */
+
+/* A crash may have come before it was noted how much of a block was asked for: then all of it. */
+static void settle_requested(const struct bsa_section *section, bsa_page_index head,
+                             uint64_t word) {
+    uint64_t bytes = (uint64_t)bsa_word_count(word) << section->page_shift;
+    struct bsa_page *page = bsa_page_at(section, head);
+
+    if (page->requested > bytes) {
+        page->requested = bytes;
+    }
+}
 
 static uint64_t granted_slack(const struct bsa_section *section, bsa_page_index head,
                               uint64_t word) {
@@ -292,6 +304,7 @@ static void adopt(struct bsa_root *root, struct bsa_section *section, bsa_page_i
         bsa_tally_adopt(tally, live, live * cache->object_size);
     } else if (bsa_word_state(word) == BSA_PAGES) {
         root->per_order[bsa_word_order(word)].live++;
+        settle_requested(section, head, word);
         root->page_slack += granted_slack(section, head, word);
         bsa_tally_adopt(bsa_page_tally(root), 1,
                         (uint64_t)bsa_word_count(word) << section->page_shift);
@@ -313,6 +326,40 @@ static bool slabs_are_valid(const struct bsa_root *root, const struct bsa_sectio
     return true;
 }
 
+#if BSA_POISONING
+static void unpoison_live_objects(const struct bsa_root *root, struct bsa_slab slab) {
+    uint64_t word = bsa_page_word(bsa_slab_page(slab));
+    uint32_t capacity = bsa_slab_capacity(&root->space.classes, word);
+    uintptr_t start = bsa_page_address(slab.section, slab.head);
+    size_t size = bsa_class_size(bsa_word_class(word));
+
+    for (uint32_t i = 0; i < capacity; i++) {
+        if (!bsa_slab_object_is_free(slab, i)) {
+            bsa_unpoison_written(slab.section, start + i * size, size);
+        }
+    }
+}
+
+/* Of a section found in memory: all is poisoned but what is live. */
+static void poison_as_found(const struct bsa_root *root, struct bsa_section *section) {
+    bsa_poison(section, bsa_heap_start(section), bsa_heap_size(section));
+    for (bsa_page_index head = 0; head < section->total_pages;) {
+        uint64_t word = bsa_word_at(section, head);
+        uint32_t count = bsa_word_count(word);
+
+        if (bsa_word_state(word) == BSA_SLAB) {
+            unpoison_live_objects(root, (struct bsa_slab){section, head});
+        } else if (bsa_word_state(word) == BSA_PAGES) {
+            bsa_unpoison_written(section, bsa_page_address(section, head),
+                                 (size_t)count << section->page_shift);
+        }
+        head += count;
+    }
+}
+#else
+#define poison_as_found(root, section) ((void)0)
+#endif
+
 static bsa_status rebuild_section(struct bsa_root *root, struct bsa_section *section) {
     if (!bsa_buddy_is_tiled(section) || !slabs_are_valid(root, section)) {
         return BSA_CORRUPTION;
@@ -330,6 +377,7 @@ static bsa_status rebuild_section(struct bsa_root *root, struct bsa_section *sec
     if (root->peak_pages < root->allocated_pages) {
         root->peak_pages = root->allocated_pages;
     }
+    poison_as_found(root, section);
     return BSA_OK;
 }
 
@@ -400,7 +448,7 @@ static bsa_status attach(struct bsa_root *root, struct bsa_section *section,
     section->derived = (struct bsa_section_derived){0};
     section->derived.heap_start = place->layout.heap;
     section->derived.heap_size = (uint64_t)section->total_pages << section->page_shift;
-    section->derived.real_alignment = moved == 0 ? (uint64_t)1 << 63 : moved & (~moved + 1);
+    section->derived.real_alignment = bsa_kept_alignment(moved);
     status = introduce(root, section, config, place);
     if (status == BSA_OK) {
         chain_append(root, section);
@@ -441,7 +489,7 @@ static bsa_status attach_at(struct bsa_root *root, struct placement *place, uint
 
 static bsa_status attach_locked(struct bsa_root *root, void *meta, size_t size, uintptr_t heap,
                                 const struct bsa_section_config *config, unsigned *index) {
-    struct placement place = {(uintptr_t)meta, size, (uintptr_t)meta, size, {0, 0, 0, 0}};
+    struct placement place = {(uintptr_t)meta, size, (uintptr_t)meta, size, {0}};
     bsa_status status = BSA_MEMORY_OVERLAP;
 
     bsa_lock_pages(root);
@@ -512,6 +560,7 @@ bsa_status bsa_remove_region(struct bsa_root *root, unsigned index) {
         chain_remove(root, section);
         forget_section(root, section);
         section->dirty = 0;
+        bsa_unpoison_written(section, bsa_heap_start(section), bsa_heap_size(section));
     }
     bsa_unlock_pages(root);
     return status;

@@ -43,7 +43,8 @@ bool bsa_layout_region(struct bsa_layout *layout, const struct bsa_class_table *
     }
     layout->meta = (uintptr_t)start;
     layout->meta_size = metadata_size(classes, pages);
-    layout->heap = (uintptr_t)(start + bsa_round_up(layout->meta_size, page));
+    layout->heap_offset = bsa_round_up(layout->meta_size, page);
+    layout->heap = (uintptr_t)(start + layout->heap_offset);
     layout->pages = (uint32_t)pages;
     return pages > 0;
 }
@@ -67,6 +68,7 @@ bool bsa_layout_apart(struct bsa_layout *layout, const struct bsa_class_table *c
     layout->meta = (uintptr_t)meta_start;
     layout->meta_size = metadata_size(classes, pages);
     layout->heap = (uintptr_t)start;
+    layout->heap_offset = 0;
     layout->pages = (uint32_t)pages;
     return true;
 }
@@ -98,9 +100,6 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
                                        const struct bsa_class_table *classes, unsigned flags) {
     struct bsa_section *section = (struct bsa_section *)layout->meta;
     uint64_t nominal_base = (flags & BSA_OFFSET_ONLY) != 0 ? 0 : layout->meta;
-    bool together = layout->heap > layout->meta &&
-                    layout->heap - layout->meta ==
-                        bsa_round_up(layout->meta_size, (uint64_t)1 << classes->page_shift);
 
     memset(section, 0, (flags & BSA_ZEROED) != 0 ? sizeof *section : layout->meta_size);
     section->version = BSA_SECTION_VERSION;
@@ -109,7 +108,7 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
     section->page_shift = classes->page_shift;
     section->class_hash = bsa_class_table_hash(classes);
     section->nominal_base = nominal_base;
-    section->heap_offset = together ? layout->heap - layout->meta : 0;
+    section->heap_offset = layout->heap_offset;
     section->nominal_heap = (flags & BSA_OFFSET_ONLY) != 0 ? section->heap_offset : layout->heap;
     section->total_pages = layout->pages;
     section->bitmap_bytes = classes->bitmap_bytes;
@@ -117,9 +116,7 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
     section->derived.heap_start = layout->heap;
     section->derived.heap_size = (uint64_t)layout->pages << classes->page_shift;
     section->derived.flags = flags;
-    section->derived.real_alignment = (flags & BSA_OFFSET_ONLY) != 0 && section->heap_offset != 0
-                                          ? layout->meta & (~layout->meta + 1)
-                                          : (uint64_t)1 << 63;
+    section->derived.real_alignment = bsa_kept_alignment(layout->heap - section->nominal_heap);
     section->magic = BSA_SECTION_MAGIC;
     return section;
 }

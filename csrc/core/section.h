@@ -83,6 +83,7 @@ struct bsa_layout {
     uint64_t meta_size; /* bytes of header and areas */
     uintptr_t heap;
     uint32_t pages;
+    uint64_t heap_offset; /* of the heap from the metadata, where they share a region; else 0 */
 };
 
 /* Lays metadata and heap out in one region. False: no room for one page, or addresses that wrap. */
@@ -101,6 +102,12 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
 /* Whether the header is one that bsa_section_create wrote for such a table, in `size` bytes. */
 bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_class_table *classes,
                           uint64_t size);
+
+/* The largest alignment of nominal addresses that real ones keep where the heap lies `moved` bytes
+ * from its nominal place. */
+static inline uint64_t bsa_kept_alignment(uint64_t moved) {
+    return moved == 0 ? (uint64_t)1 << 63 : moved & (~moved + 1);
+}
 
 static inline struct bsa_page *bsa_page_at(const struct bsa_section *section,
                                            bsa_page_index index) {

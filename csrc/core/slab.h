@@ -21,6 +21,7 @@
 #ifndef BSA_SLAB_H
 #define BSA_SLAB_H
 
+#include "poison.h"
 #include "section.h"
 
 /* A slab's place: the metadata that describes it. */
@@ -50,6 +51,18 @@ bool bsa_slab_object_is_free(struct bsa_slab slab, uint32_t index);
 
 /* Bits pending on the remote side. Exact while no other slot frees. */
 uint32_t bsa_slab_remote_count(const struct bsa_class_table *classes, struct bsa_slab slab);
+
+/* An object about to be freed: poisoned unless the free is a double one. */
+#if BSA_POISONING
+static inline void bsa_poison_if_live(struct bsa_slab slab, uint32_t index, uintptr_t address,
+                                      size_t size) {
+    if (!bsa_slab_object_is_free(slab, index)) {
+        bsa_poison(slab.section, address, size);
+    }
+}
+#else
+#define bsa_poison_if_live(slab, index, address, size) ((void)0)
+#endif
 
 /* The owner's free; `page` is the slab's. NOT_ALLOCATED: free already, on either side. */
 static inline bsa_status bsa_slab_free_local(struct bsa_slab slab, struct bsa_page *page,
