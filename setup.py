@@ -6,7 +6,9 @@ bsa/lib/libbsa_record.so  the malloc recorder, for LD_PRELOAD: no Python in it, 
 Environment switches. Each combination builds into a directory of its own (build-asan/lib, build-debug/lib, ...) with
 `python setup.py build`, and never in place, so that a plain build is not overwritten by an instrumented one:
 
-BSA_SANITIZE=address,undefined | thread   sanitizers; without the recorder, which would fight theirs over malloc
+BSA_SANITIZE=address,undefined | thread   sanitizers; without the recorder, which would fight theirs over malloc; with
+                                          AddressSanitizer, free memory is poisoned (csrc/core/poison.h)
+BSA_VALGRIND=1                            free memory is poisoned for valgrind; needs its headers
 BSA_DEBUG=1                               all three tiers of internal assertions
 BSA_COVERAGE=1                            gcov counters
 BSA_WERROR=1                              warnings are errors (for CI, not for users with newer compilers); no variant
@@ -33,6 +35,7 @@ SANITIZERS = {
 
 sanitize = os.environ.get("BSA_SANITIZE", "")
 debug = os.environ.get("BSA_DEBUG", "0") not in ("", "0")
+valgrind = os.environ.get("BSA_VALGRIND", "0") not in ("", "0")
 coverage = os.environ.get("BSA_COVERAGE", "0") not in ("", "0")
 werror = os.environ.get("BSA_WERROR", "0") not in ("", "0")
 
@@ -62,6 +65,11 @@ if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"]
     compile_args += ["-fno-wrapv", "-fno-omit-frame-pointer", "-O1", "-g"]
     link_args += [f"-fsanitize={sanitize}"]
+    if "address" in sanitize:
+        compile_args += ["-DBSA_POISON_ASAN"]
+if valgrind:
+    variant += ["valgrind"]
+    compile_args += ["-DBSA_POISON_MEMCHECK", "-O1", "-g"]
 
 
 class BuildExt(build_ext):
@@ -95,6 +103,10 @@ macros = [("_GNU_SOURCE", "1")]  # as Python.h has it; hosted files include syst
 
 # As a system directory CPython's headers are exempt from our warnings; a -I for the same directory is then ignored.
 python_headers = ["-isystem", get_path("include")]
+if hasattr(sys, "gettotalrefcount"):
+    # Debian's debug Python has links to the headers of the other one, and GCC follows those of system directories: it
+    # would find the other's pyconfig.h.
+    python_headers = ["-Wno-conversion"]
 
 extensions = [
     Extension(

@@ -136,6 +136,7 @@ class Section:
     def free_blocks(self) -> tuple[int, ...]: ...
     def free_list(self, order: _Count, /) -> tuple[int, ...]: ...
     def page_states(self) -> bytes: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Slab:
@@ -158,6 +159,7 @@ class Slab:
     @property
     def bitmap(self) -> bytes: ...
     def objects(self) -> tuple[int, ...]: ...
+    def _repr_html_(self) -> str: ...
 
 @final
 class Block:
@@ -276,9 +278,33 @@ def _replay(
     align: ReadableBuffer,
     thread: ReadableBuffer,
     samples: _Count,
+    skips_bad: bool,
     progress: Callable[[int], object] | None,
     /,
-) -> tuple[bytes, int]: ...
+) -> tuple[bytes, int, dict[str, int]]: ...
+def _smallest_heap(
+    op: ReadableBuffer,
+    id: ReadableBuffer,
+    size: ReadableBuffer,
+    align: ReadableBuffer,
+    thread: ReadableBuffer,
+    peak: _Count,
+    page_size: _Count,
+    cpus: _Count | None,
+    progress: Callable[[int, int], object] | None,
+    /,
+) -> int: ...
+def _place(
+    op: ReadableBuffer,
+    id: ReadableBuffer,
+    size: ReadableBuffer,
+    align: ReadableBuffer,
+    thread: ReadableBuffer,
+    policy: _Count,
+    header: _Count,
+    progress: Callable[[int], object] | None,
+    /,
+) -> int: ...
 def _read_recording(buffer: ReadableBuffer, /) -> _Columns: ...
 def _read_memory_replay(buffer: ReadableBuffer, /) -> _Columns: ...
 def _check_columns(

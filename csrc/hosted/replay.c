@@ -8,7 +8,8 @@
  * sparse calloc costs no more memory here than it did in the program.
  *
  * A trace is input that may be wrong. Each event is checked against the table before it reaches the
- * allocator, and the allocator checks the rest. */
+ * allocator, and the allocator checks the rest. Where bad events are skipped, so is what follows
+ * from them: the table remembers which ids stand for nothing because of that. */
 #include "replay.h"
 
 static unsigned slot_of(const struct bsa_replay *replay, size_t event) {
@@ -20,7 +21,15 @@ static unsigned slot_of(const struct bsa_replay *replay, size_t event) {
 
 static bsa_replay_status refused(struct bsa_replay *replay, bsa_status refusal) {
     replay->refusal = refusal;
-    return BSA_REPLAY_REFUSED;
+    return refusal == BSA_NO_MEMORY ? BSA_REPLAY_NO_MEMORY : BSA_REPLAY_REFUSED;
+}
+
+/* Counts `added` bytes; a negative number has wrapped, and wraps back. */
+static void count_requested(struct bsa_replay *replay, uint64_t added) {
+    replay->requested += added;
+    if (replay->requested > replay->peak_requested) {
+        replay->peak_requested = replay->requested;
+    }
 }
 
 static bsa_replay_status run_alloc(struct bsa_replay *replay, size_t event,
@@ -30,7 +39,7 @@ static bsa_replay_status run_alloc(struct bsa_replay *replay, size_t event,
     bsa_status status;
 
     if (entry->address != 0) {
-        return BSA_REPLAY_ID_ALIVE;
+        return BSA_REPLAY_REPEATED_ID;
     }
     status = bsa_alloc_on(replay->root, slot_of(replay, event), size, replay->events.align[event],
                           0, &address);
@@ -39,15 +48,17 @@ static bsa_replay_status run_alloc(struct bsa_replay *replay, size_t event,
     }
     *entry = (struct bsa_replay_entry){.address = address, .requested = size};
     replay->live++;
-    replay->requested += size;
+    count_requested(replay, size);
     return BSA_REPLAY_OK;
 }
 
-/* Whether the entry's allocation may be changed. */
+/* Whether the entry's allocation may be changed; `if_absent` says what is wrong with a change of
+ * nothing. */
 static bsa_replay_status check_entry(const struct bsa_replay *replay,
-                                     const struct bsa_replay_entry *entry) {
+                                     const struct bsa_replay_entry *entry,
+                                     bsa_replay_status if_absent) {
     if (entry->address == 0) {
-        return BSA_REPLAY_ID_DEAD;
+        return entry->requested == BSA_REPLAY_LOST ? BSA_REPLAY_ORPHANED : if_absent;
     }
     if (replay->is_taken != NULL && replay->is_taken(replay->context, entry->address)) {
         return BSA_REPLAY_TAKEN;
@@ -58,7 +69,7 @@ static bsa_replay_status check_entry(const struct bsa_replay *replay,
 static bsa_replay_status run_realloc(struct bsa_replay *replay, size_t event,
                                      struct bsa_replay_entry *entry) {
     uint64_t size = replay->events.size[event];
-    bsa_replay_status entry_status = check_entry(replay, entry);
+    bsa_replay_status entry_status = check_entry(replay, entry, BSA_REPLAY_UNKNOWN_REALLOC);
     bsa_status status;
 
     if (entry_status != BSA_REPLAY_OK) {
@@ -69,14 +80,24 @@ static bsa_replay_status run_realloc(struct bsa_replay *replay, size_t event,
     if (status != BSA_OK) {
         return refused(replay, status);
     }
-    replay->requested += size - entry->requested; /* wraps back where it shrinks */
+    count_requested(replay, size - entry->requested);
     entry->requested = size;
     return BSA_REPLAY_OK;
 }
 
+/* Nothing is alive under the id any more. */
+static void forget(struct bsa_replay *replay, struct bsa_replay_entry *entry,
+                   enum bsa_replay_absence absence) {
+    replay->live--;
+    replay->requested -= entry->requested;
+    *entry = (struct bsa_replay_entry){.requested = absence};
+}
+
 static bsa_replay_status run_free(struct bsa_replay *replay, size_t event,
                                   struct bsa_replay_entry *entry) {
-    bsa_replay_status entry_status = check_entry(replay, entry);
+    bsa_replay_status entry_status = check_entry(
+        replay, entry,
+        entry->requested == BSA_REPLAY_FREED ? BSA_REPLAY_DOUBLE_FREE : BSA_REPLAY_UNKNOWN_FREE);
     bsa_status status;
 
     if (entry_status != BSA_REPLAY_OK) {
@@ -86,44 +107,67 @@ static bsa_replay_status run_free(struct bsa_replay *replay, size_t event,
     if (status != BSA_OK) {
         return refused(replay, status);
     }
-    replay->live--;
-    replay->requested -= entry->requested;
-    *entry = (struct bsa_replay_entry){0};
+    forget(replay, entry, BSA_REPLAY_FREED);
     return BSA_REPLAY_OK;
 }
 
 static bsa_replay_status run_event(struct bsa_replay *replay, size_t event) {
-    uint32_t id = replay->events.id[event];
+    struct bsa_replay_entry *entry = &replay->table[replay->events.id[event]];
 
-    if (id >= replay->table_size) {
-        return BSA_REPLAY_BAD_ID;
-    }
     switch (replay->events.op[event]) {
     case BSA_EVENT_ALLOC:
     case BSA_EVENT_ZALLOC:
-        return run_alloc(replay, event, &replay->table[id]);
+        return run_alloc(replay, event, entry);
     case BSA_EVENT_REALLOC:
-        return run_realloc(replay, event, &replay->table[id]);
+        return run_realloc(replay, event, entry);
     case BSA_EVENT_FREE:
-        return run_free(replay, event, &replay->table[id]);
+        return run_free(replay, event, entry);
     default:
-        return BSA_REPLAY_BAD_OP;
+        return BSA_REPLAY_UNKNOWN_OP;
     }
 }
 
-void bsa_replay_init(struct bsa_replay *replay, struct bsa_root *root,
-                     const struct bsa_events *events, struct bsa_replay_entry *table,
-                     uint64_t table_size) {
-    struct bsa_stats stats;
+/* What the id of a skipped event stands for from now on. An allocation that did not succeed leaves
+ * nothing; one that somebody else has freed or taken over is no longer ours to free; after the free
+ * of nothing there is still nothing. A realloc that does not fit leaves the old block. */
+static void settle_skipped(struct bsa_replay *replay, size_t event, bsa_replay_status status) {
+    struct bsa_replay_entry *entry = &replay->table[replay->events.id[event]];
+    bool frees = replay->events.op[event] == BSA_EVENT_FREE;
 
-    bsa_stats(root, &stats);
+    if (entry->address != 0) {
+        if (status == BSA_REPLAY_REFUSED || status == BSA_REPLAY_TAKEN) {
+            forget(replay, entry, frees ? BSA_REPLAY_FREED : BSA_REPLAY_LOST);
+        }
+    } else if (status == BSA_REPLAY_NO_MEMORY || status == BSA_REPLAY_REFUSED) {
+        entry->requested = BSA_REPLAY_LOST;
+    } else if (status == BSA_REPLAY_ORPHANED && frees) {
+        entry->requested = BSA_REPLAY_FREED;
+    }
+}
+
+/* Goes on behind the bad event `next`, if that is what is wanted. */
+static bool skip(struct bsa_replay *replay, bsa_replay_status status) {
+    if (!replay->skips_bad ||
+        (status == BSA_REPLAY_REFUSED && replay->refusal == BSA_NOT_INITIALIZED)) {
+        return false;
+    }
+    settle_skipped(replay, replay->next, status);
+    replay->skipped[status]++;
+    return true;
+}
+
+void bsa_replay_init(struct bsa_replay *replay, struct bsa_root *root,
+                     const struct bsa_events *events, struct bsa_replay_entry *table) {
+    struct bsa_usage usage;
+
+    bsa_usage(root, &usage);
     *replay = (struct bsa_replay){
         .root = root,
         .events = *events,
         .table = table,
-        .table_size = table_size,
         .slots = bsa_slots(root),
-        .granted_before = stats.current_bytes,
+        .granted_before = usage.current_bytes,
+        .page_rounding_before = usage.current_bytes - usage.requested_bytes,
     };
 }
 
@@ -131,7 +175,7 @@ bsa_replay_status bsa_replay_run(struct bsa_replay *replay, size_t until) {
     while (replay->next < until) {
         bsa_replay_status status = run_event(replay, replay->next);
 
-        if (status != BSA_REPLAY_OK) {
+        if (status != BSA_REPLAY_OK && !skip(replay, status)) {
             return status;
         }
         replay->next++;
@@ -140,20 +184,16 @@ bsa_replay_status bsa_replay_run(struct bsa_replay *replay, size_t until) {
 }
 
 void bsa_replay_sample(const struct bsa_replay *replay, struct bsa_sample *sample) {
-    uint64_t free_blocks[BSA_MAX_ORDER + 1];
-    struct bsa_stats stats;
+    struct bsa_usage usage;
 
-    bsa_stats(replay->root, &stats);
-    bsa_free_blocks(replay->root, free_blocks);
+    bsa_usage(replay->root, &usage);
+    bsa_sample_heap(replay->root, &usage, sample);
     sample->event = (int64_t)replay->next;
     sample->requested = (int64_t)replay->requested;
-    sample->granted = (int64_t)(stats.current_bytes - replay->granted_before);
-    sample->allocated = (int64_t)stats.allocated_bytes;
-    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
-        sample->free_blocks[order] = (int64_t)free_blocks[order];
-        sample->unusable[order] = bsa_unusable_index(free_blocks, order);
-        sample->extfrag[order] = bsa_extfrag_index(free_blocks, order);
-    }
+    sample->peak_requested = (int64_t)replay->peak_requested;
+    sample->granted = (int64_t)(usage.current_bytes - replay->granted_before);
+    sample->page_rounding -= (int64_t)replay->page_rounding_before;
+    sample->class_rounding = sample->granted - sample->requested - sample->page_rounding;
 }
 
 size_t bsa_replay_sample_point(size_t events, size_t samples, size_t k) {
@@ -162,21 +202,18 @@ size_t bsa_replay_sample_point(size_t events, size_t samples, size_t k) {
 }
 
 const char *bsa_replay_status_text(bsa_replay_status status) {
-    switch (status) {
-    case BSA_REPLAY_OK:
-        return "the event was run";
-    case BSA_REPLAY_REFUSED:
-        return "the allocator refuses the event";
-    case BSA_REPLAY_BAD_OP:
-        return "there is no such operation";
-    case BSA_REPLAY_BAD_ID:
-        return "the id is out of range";
-    case BSA_REPLAY_ID_ALIVE:
-        return "it allocates an id that is alive already";
-    case BSA_REPLAY_ID_DEAD:
-        return "it uses an id that is not alive";
-    case BSA_REPLAY_TAKEN:
-        return "its memory has got another owner";
-    }
-    return "unknown status";
+    static const char *const texts[BSA_REPLAY_STATUSES] = {
+        [BSA_REPLAY_OK] = "the event was run",
+        [BSA_REPLAY_NO_MEMORY] = "it does not fit",
+        [BSA_REPLAY_REFUSED] = "the allocator refuses the event",
+        [BSA_REPLAY_UNKNOWN_OP] = "there is no such operation",
+        [BSA_REPLAY_REPEATED_ID] = "it allocates an id that is alive already",
+        [BSA_REPLAY_UNKNOWN_FREE] = "it frees an id that was never allocated",
+        [BSA_REPLAY_DOUBLE_FREE] = "it frees an id that was freed already",
+        [BSA_REPLAY_UNKNOWN_REALLOC] = "it reallocates an id that is not alive",
+        [BSA_REPLAY_TAKEN] = "its memory has got another owner",
+        [BSA_REPLAY_ORPHANED] = "its block was skipped before",
+    };
+
+    return texts[status];
 }

@@ -8,60 +8,62 @@
 
 #include "bsa.h"
 #include "events.h"
+#include "metrics.h"
 
-/* What an id stands for. All zero: nothing is alive under it. */
+/* What an id stands for. All zero: nothing ever was alive under it. */
 struct bsa_replay_entry {
-    uintptr_t address;
-    uint64_t requested;
+    uintptr_t address;  /* 0: nothing is alive */
+    uint64_t requested; /* its bytes; where nothing is alive, an enum bsa_replay_absence */
 };
 
+enum bsa_replay_absence {
+    BSA_REPLAY_NEVER = 0,
+    BSA_REPLAY_FREED,
+    BSA_REPLAY_LOST, /* its allocation, or what became of it, was skipped */
+};
+
+/* What became of an event: all but OK are bad. */
 typedef enum bsa_replay_status {
     BSA_REPLAY_OK = 0,
-    BSA_REPLAY_REFUSED,  /* the allocator refused; see `refusal` */
-    BSA_REPLAY_BAD_OP,   /* no enum bsa_event_op */
-    BSA_REPLAY_BAD_ID,   /* beyond the table */
-    BSA_REPLAY_ID_ALIVE, /* allocates an id that is alive */
-    BSA_REPLAY_ID_DEAD,  /* reallocates or frees an id that is not alive */
-    BSA_REPLAY_TAKEN,    /* reallocates or frees memory that has got another owner */
+    BSA_REPLAY_NO_MEMORY,       /* an allocation or a realloc does not fit */
+    BSA_REPLAY_REFUSED,         /* the allocator refused for another reason: see `refusal` */
+    BSA_REPLAY_UNKNOWN_OP,      /* no enum bsa_event_op */
+    BSA_REPLAY_REPEATED_ID,     /* allocates an id that is alive */
+    BSA_REPLAY_UNKNOWN_FREE,    /* frees what was never allocated */
+    BSA_REPLAY_DOUBLE_FREE,     /* frees what was freed */
+    BSA_REPLAY_UNKNOWN_REALLOC, /* reallocates what is not alive */
+    BSA_REPLAY_TAKEN,           /* reallocates or frees memory that has got another owner */
+    BSA_REPLAY_ORPHANED,        /* reallocates or frees what was skipped before */
+    BSA_REPLAY_STATUSES
 } bsa_replay_status;
 
 struct bsa_replay {
     struct bsa_root *root;
     struct bsa_events events;
-    struct bsa_replay_entry *table;
-    uint64_t table_size;
+    struct bsa_replay_entry *table; /* by id */
     unsigned slots;
+    bool skips_bad;          /* goes on after a bad event, which it counts in `skipped` */
     size_t next;             /* the first event not run yet; after a failure, the one that failed */
     bsa_status refusal;      /* the allocator's answer to `next` after BSA_REPLAY_REFUSED */
     uint64_t live;           /* ids alive */
     uint64_t requested;      /* their bytes, as asked for */
+    uint64_t peak_requested; /* the most there ever were */
     uint64_t granted_before; /* bytes that were live in the root when the replay began */
+    uint64_t page_rounding_before;
+    uint64_t skipped[BSA_REPLAY_STATUSES];
     /* Whether the memory that an event gave an address to belongs to somebody else by now. May be
      * set between two runs; NULL: nothing does. */
     bool (*is_taken)(void *context, uintptr_t address);
     void *context;
 };
 
-/* One look at the heap. Every field is 64 bits wide, so that an array of these is a table of
- * numbers. The fields per order have BSA_MAX_ORDER + 1 entries; indices are thousandths. */
-struct bsa_sample {
-    int64_t event;     /* events run before */
-    int64_t requested; /* live bytes of this replay, as asked for */
-    int64_t granted;   /* the same as granted */
-    int64_t allocated; /* bytes of all pages that are not free */
-    int64_t free_blocks[BSA_MAX_ORDER + 1];
-    int64_t unusable[BSA_MAX_ORDER + 1];
-    int64_t extfrag[BSA_MAX_ORDER + 1];
-};
-
-/* Prepares a replay of `events` against `root`. `table`, all zero, has an entry for every id below
- * `table_size`. */
+/* Prepares a replay of `events` against `root`. `table`, all zero, has an entry for every id. */
 void bsa_replay_init(struct bsa_replay *replay, struct bsa_root *root,
-                     const struct bsa_events *events, struct bsa_replay_entry *table,
-                     uint64_t table_size);
+                     const struct bsa_events *events, struct bsa_replay_entry *table);
 
-/* Runs the events before `until`, in order. On failure the failing event has changed nothing, those
- * before it stand, and `next` names it. */
+/* Runs the events before `until`, in order. A bad event changes nothing in the heap. Unless bad
+ * ones are skipped it ends the run: those before it stand, and `next` names it. Without any section
+ * every event would be bad; that is never skipped. */
 bsa_replay_status bsa_replay_run(struct bsa_replay *replay, size_t until);
 
 void bsa_replay_sample(const struct bsa_replay *replay, struct bsa_sample *sample);

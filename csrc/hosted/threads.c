@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { NUMBERS = 4096 };
 
@@ -18,6 +19,10 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static uint64_t taken[NUMBERS / 64];
 
+static void take(unsigned number) {
+    taken[number / 64] |= (uint64_t)1 << number % 64;
+}
+
 static void give_back(void *value) {
     uintptr_t number = (uintptr_t)value - 1;
 
@@ -28,9 +33,14 @@ static void give_back(void *value) {
     bsa_this_thread.is_numbered = bsa_this_thread.is_pinned;
 }
 
-/* The child has one thread, which may have forked while another held the mutex. */
+/* The child has one thread, which may have forked while another held the mutex. The numbers of the
+ * others are free. */
 static void after_fork_in_child(void) {
     pthread_mutex_init(&mutex, NULL);
+    memset(taken, 0, sizeof taken);
+    if (own_number_plus_1 != 0) {
+        take(own_number_plus_1 - 1);
+    }
     bsa_fork_count++;
 }
 
@@ -63,7 +73,7 @@ static unsigned own_number(void) {
     pthread_mutex_lock(&mutex);
     number = lowest_untaken();
     if (number < NUMBERS) {
-        taken[number / 64] |= (uint64_t)1 << number % 64;
+        take(number);
     }
     pthread_mutex_unlock(&mutex);
     if (number == NUMBERS) {

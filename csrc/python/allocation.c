@@ -4,6 +4,7 @@
 #include "arguments.h"
 #include "block.h"
 #include "errors.h"
+#include "lock.h"
 
 /* Clearing this much takes long enough to let other threads run. */
 #define LONG_CLEARING ((size_t)1 << 20)
@@ -39,7 +40,9 @@ static int ask_on_oom(AllocatorObject *self, size_t bytes) {
         PyObject *arguments[] = {(PyObject *)self, number};
 
         oom_calls = &call;
+        bsa_let_go();
         answer = PyObject_Vectorcall(callable, arguments, 2, NULL);
+        bsa_take_again();
         oom_calls = call.outer;
         if (answer != NULL) {
             again = PyObject_IsTrue(answer);
@@ -72,6 +75,7 @@ static size_t bytes_of(const AllocatorObject *self, const struct allocation_requ
 
 static bsa_status attempt(AllocatorObject *self, unsigned slot,
                           const struct allocation_request *request, uintptr_t *address) {
+    struct bsa_pin pin;
     bsa_status status;
 
     switch (request->kind) {
@@ -82,10 +86,10 @@ static bsa_status attempt(AllocatorObject *self, unsigned slot,
         return bsa_alloc_pages_on(self->root, slot, request->amount, request->align, request->flags,
                                   address);
     case REQUEST_LOW_PAGES:
-        self->pins++; /* a translation may run any code */
+        bsa_pin(self, &pin); /* a translation may run any code */
         status =
             bsa_alloc_pages_lowmem_on(self->root, slot, request->amount, request->align, address);
-        self->pins--;
+        bsa_unpin(&pin);
         return status;
     case REQUEST_MANY:
         return bsa_alloc_many_on(self->root, slot, request->count, request->amount, request->align,
@@ -170,18 +174,19 @@ bool bsa_allocate(AllocatorObject *self, const struct allocation_request *reques
  * is pinned meanwhile, so that it is open afterwards; long work that began then is waited for.
  * False: a fork in between has made it unusable. */
 static bool clear(AllocatorObject *self, uintptr_t address, size_t size) {
+    struct bsa_pin pin;
     bool open;
 
     if (size < LONG_CLEARING) {
         memset((void *)address, 0, size);
         return true;
     }
-    self->pins++;
+    bsa_pin(self, &pin);
     Py_BEGIN_ALLOW_THREADS
         memset((void *)address, 0, size);
     Py_END_ALLOW_THREADS
     open = bsa_check_open(self);
-    self->pins--;
+    bsa_unpin(&pin);
     return open;
 }
 
@@ -192,6 +197,16 @@ static inline PyObject *block_or_give_back(AllocatorObject *self, uintptr_t addr
         bsa_free_on(self->root, bsa_slot_for_free(self), address);
     }
     return block;
+}
+
+/* The address of a raw allocation as an int; without memory for that, the allocation goes back. */
+static inline PyObject *address_or_give_back(AllocatorObject *self, uintptr_t address) {
+    PyObject *number = PyLong_FromUnsignedLongLong(address);
+
+    if (number == NULL) {
+        bsa_free_on(self->root, bsa_slot_for_free(self), address);
+    }
+    return number;
 }
 
 /* --- bytes -------------------------------------------------------------------------------------
@@ -310,6 +325,7 @@ PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_s
     unsigned slot;
     size_t size;
 
+    BSA_LOCK(self);
     if (!is_plain(self, args, nargs, kwnames, &size, &slot)) {
         return alloc_general(self, args, nargs, kwnames);
     }
@@ -334,7 +350,7 @@ static Py_NO_INLINE PyObject *malloc_general(AllocatorObject *self, PyObject *co
         !clear_if_asked(self, &request, address)) {
         return NULL;
     }
-    return PyLong_FromUnsignedLongLong(address);
+    return address_or_give_back(self, address);
 }
 
 PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -343,13 +359,14 @@ PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_
     unsigned slot;
     size_t size;
 
+    BSA_LOCK(self);
     if (!is_plain(self, args, nargs, kwnames, &size, &slot)) {
         return malloc_general(self, args, nargs, kwnames);
     }
     if (!allocate_plain(self, slot, size, &address)) {
         return NULL;
     }
-    return PyLong_FromUnsignedLongLong(address);
+    return address_or_give_back(self, address);
 }
 
 const char bsa_allocator_alloc_from_doc[] =
@@ -363,6 +380,7 @@ PyObject *bsa_allocator_alloc_from(AllocatorObject *self, PyObject *source) {
     Py_buffer buffer;
     uintptr_t address;
 
+    BSA_LOCK(self);
     if (PyObject_GetBuffer(source, &buffer, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
@@ -403,6 +421,7 @@ PyObject *bsa_allocator_alloc_pages(AllocatorObject *self, PyObject *const *args
     struct allocation_request request = {.kind = REQUEST_PAGES};
     PyObject *values[3];
 
+    BSA_LOCK(self);
     if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values) ||
         !bsa_to_size(self->state, values[0], "count", &request.amount) ||
         !bsa_to_align(self->state, values[1], &request.align) ||
@@ -426,6 +445,7 @@ PyObject *bsa_allocator_alloc_pages_lowmem(AllocatorObject *self, PyObject *cons
     struct allocation_request request = {.kind = REQUEST_LOW_PAGES};
     PyObject *values[2];
 
+    BSA_LOCK(self);
     if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values) ||
         !bsa_to_size(self->state, values[0], "count", &request.amount) ||
         !bsa_to_align(self->state, values[1], &request.align)) {
@@ -464,6 +484,7 @@ PyObject *bsa_allocator_free(AllocatorObject *self, PyObject *argument) {
     size_t address;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (Py_IS_TYPE(argument, self->state->block_type)) {
         BlockObject *block = (BlockObject *)argument;
 
@@ -503,6 +524,7 @@ PyObject *bsa_allocator_realloc(AllocatorObject *self, PyObject *const *args, Py
     uintptr_t address;
     size_t old;
 
+    BSA_LOCK(self);
     if (!check_count(nargs, 2, "realloc") || !bsa_to_size(self->state, args[0], "address", &old) ||
         !bsa_to_size(self->state, args[1], "size", &request.amount) || !bsa_check_open(self) ||
         !bsa_check_not_owned(self, old)) {
@@ -529,6 +551,7 @@ PyObject *bsa_allocator_dealloc_pages(AllocatorObject *self, PyObject *const *ar
     size_t address, count;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!check_count(nargs, 2, "dealloc_pages") ||
         !bsa_to_size(self->state, args[0], "address", &address) ||
         !bsa_to_size(self->state, args[1], "count", &count) || !bsa_check_open(self) ||
@@ -546,6 +569,23 @@ PyObject *bsa_allocator_dealloc_pages(AllocatorObject *self, PyObject *const *ar
     Py_RETURN_NONE;
 }
 
+/* The usable size of the raw allocation at the address; false with an exception set. */
+static bool find_raw(AllocatorObject *self, uintptr_t address, size_t *size) {
+    struct bsa_allocation found;
+    bsa_status status;
+
+    if (!bsa_check_open(self) || !bsa_check_not_owned(self, address)) {
+        return false;
+    }
+    status = bsa_lookup(self->root, address, &found);
+    if (status != BSA_OK) {
+        bsa_raise_address(self, status, address);
+        return false;
+    }
+    *size = found.usable_size;
+    return true;
+}
+
 const char bsa_allocator_block_doc[] =
     PyDoc_STR("block($self, addr, /)\n--\n\n"
               "Take a raw allocation into a Block, whose size is the usable size; Block.detach() "
@@ -553,26 +593,19 @@ const char bsa_allocator_block_doc[] =
               "Raises what free() raises.");
 
 PyObject *bsa_allocator_block(AllocatorObject *self, PyObject *argument) {
-    struct bsa_allocation found;
-    size_t address;
-    bsa_status status;
+    BlockObject *block;
+    size_t address, size;
 
+    BSA_LOCK(self);
     if (!bsa_to_size(self->state, argument, "address", &address)) {
         return NULL;
     }
-    do { /* waiting for long work may let others have the object that was reserved */
-        if (!bsa_block_reserve(self->state) || !bsa_check_open(self)) {
-            return NULL;
-        }
-    } while (self->state->spare_blocks == NULL);
-    if (!bsa_check_not_owned(self, address)) {
+    block = bsa_block_reserve(self); /* first: it may run finalisers */
+    if (block == NULL || !find_raw(self, address, &size)) {
+        Py_XDECREF(block);
         return NULL;
     }
-    status = bsa_lookup(self->root, address, &found);
-    if (status != BSA_OK) {
-        return bsa_raise_address(self, status, address);
-    }
-    return bsa_block_new(self, address, found.usable_size);
+    return bsa_block_fill(block, address, size);
 }
 
 /* --- in bulk -----------------------------------------------------------------------------------
@@ -623,6 +656,7 @@ PyObject *bsa_allocator_malloc_many(AllocatorObject *self, PyObject *const *args
     PyObject *values[3], *bytes, *view;
     uintptr_t unused;
 
+    BSA_LOCK(self);
     if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values) ||
         !bsa_to_size(self->state, values[0], "count", &request.count) ||
         !bsa_to_size(self->state, values[1], "size", &request.amount) ||
@@ -755,6 +789,7 @@ PyObject *bsa_allocator_free_many(AllocatorObject *self, PyObject *source) {
     uintptr_t wrong = 0;
     PyObject *result = NULL;
 
+    BSA_LOCK(self);
     if (copy_addresses(self, source, &addresses) && bsa_check_open(self) &&
         (self->extents.count == 0 || none_is_owned(self, &addresses))) {
         bsa_status status = bsa_free_many_on(self->root, bsa_slot_for_free(self), addresses.values,
@@ -772,6 +807,7 @@ const char bsa_allocator_trim_doc[] =
               "Returns the number of pages freed.");
 
 PyObject *bsa_allocator_trim(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;

@@ -6,15 +6,42 @@
 #include "arguments.h"
 #include "block.h"
 #include "errors.h"
+#include "lock.h"
 #include "mapping.h"
+#include "poison.h"
 #include "section.h"
 
 #include <structmember.h>
 
 enum { ROOT_ALIGNMENT = 64 };
 
+#ifdef Py_GIL_DISABLED
+_Thread_local struct bsa_held *bsa_innermost;
+#endif
+
 /* --- usability ---------------------------------------------------------------------------------
  */
+
+static _Thread_local struct bsa_pin *pins; /* of the calling thread, innermost first */
+
+void bsa_pin(AllocatorObject *self, struct bsa_pin *pin) {
+    *pin = (struct bsa_pin){self, pins};
+    pins = pin;
+    self->pins++;
+}
+
+void bsa_unpin(struct bsa_pin *pin) {
+    pins = pin->outer;
+    pin->allocator->pins--;
+}
+
+/* In a forked child only the thread that forked is left. */
+static void count_own_pins(AllocatorObject *self) {
+    self->pins = 0;
+    for (const struct bsa_pin *pin = pins; pin != NULL; pin = pin->outer) {
+        self->pins += pin->allocator == self;
+    }
+}
 
 /* In a forked child: private memory is the child's own copy, shared memory is not. An inert
  * allocator keeps its old generation, so that no fast path takes it for usable. */
@@ -29,6 +56,7 @@ void bsa_settle_fork(AllocatorObject *self) {
     if (!self->is_inert) {
         self->turnstile = PyThread_allocate_lock();
         self->waiting = 0;
+        count_own_pins(self);
         self->long_work = PyThread_allocate_lock(); /* a thread left behind may hold the old one */
         self->fork_generation = bsa_fork_count;
     }
@@ -125,7 +153,9 @@ static bool call_phys(void *context, uintptr_t address, uint64_t *physical) {
     if (callable == NULL) {
         PyErr_SetString(state->closed, "the allocator is being torn down");
     } else if (argument != NULL) {
+        bsa_let_go();
         result = PyObject_CallOneArg(callable, argument);
+        bsa_take_again();
     }
     if (result != NULL) {
         converted = bsa_to_size(state, result, "physical address", &value);
@@ -171,13 +201,24 @@ static bool configure_phys(AllocatorObject *self, PyObject *phys, struct section
     return true;
 }
 
-static void record_free(struct section_record *record) {
-    if (record->object != NULL) {
-        record->object->record = NULL;
+void bsa_record_release(struct section_record *record) {
+    if (--record->holders == 0) {
+        PyMem_RawFree(record);
     }
-    Py_XDECREF(record->region);
-    Py_XDECREF(record->phys);
-    PyMem_RawFree(record);
+}
+
+/* The allocator's end of it. May run any code. */
+static void record_free(struct section_record *record) {
+    PyObject *object = record->object, *phys = record->phys;
+    struct region *region = record->region;
+
+    record->is_removed = true;
+    record->object = record->phys = NULL;
+    record->region = NULL;
+    bsa_record_release(record);
+    Py_XDECREF(region);
+    Py_XDECREF(phys);
+    Py_XDECREF(object);
 }
 
 static struct section_record *record_new(AllocatorObject *self, PyObject *source, PyObject *phys,
@@ -189,6 +230,8 @@ static struct section_record *record_new(AllocatorObject *self, PyObject *source
         return NULL;
     }
     record->allocator = self;
+    record->holders = 1;
+    record->is_removed = true; /* until it is managed */
     *config = (struct bsa_section_config){0};
     if (!configure_phys(self, phys, record, config) ||
         (record->region = bsa_region_from(self->state, source)) == NULL) {
@@ -264,25 +307,35 @@ static bool manage(AllocatorObject *self, struct section_record *record,
         return raise_region(self, status, record->region, config);
     }
     bsa_section_info(self->root, index, &record->info);
+    record->is_removed = false;
     return true;
 }
 
-static struct section_record *add_region(AllocatorObject *self, PyObject *source, PyObject *phys) {
+/* `section` (may be NULL) receives the new Section. It is made first: once the region is managed
+ * nothing may fail any more. */
+static bool add_region(AllocatorObject *self, PyObject *source, PyObject *phys,
+                       PyObject **section) {
     struct bsa_section_config config;
     struct section_record *record = record_new(self, source, phys, &config);
 
-    if (record != NULL && (!bsa_check_open(self) || !manage(self, record, &config))) {
-        record_free(record);
-        return NULL;
+    if (record == NULL) {
+        return false;
     }
-    return record;
+    if ((section != NULL && (*section = bsa_section_new(self, record)) == NULL) ||
+        !bsa_check_open(self) || !manage(self, record, &config)) {
+        record_free(record);
+        if (section != NULL) {
+            Py_CLEAR(*section);
+        }
+        return false;
+    }
+    return true;
 }
 
 PyObject *bsa_section_for(AllocatorObject *self, struct section_record *record) {
-    if (record->object != NULL) {
-        return Py_NewRef(record->object);
-    }
-    return bsa_section_new(self, record);
+    PyObject *section = bsa_section_get(record);
+
+    return section != NULL ? section : bsa_section_new(self, record);
 }
 
 struct section_record *bsa_record_of(AllocatorObject *self, uintptr_t address) {
@@ -309,14 +362,14 @@ static PyObject *allocator_add_region(AllocatorObject *self, PyObject *const *ar
                                       Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"buffer_or_size", "phys", NULL};
     static const struct signature signature = {"add_region", names, 1, 1, 2};
-    struct section_record *record;
-    PyObject *values[2];
+    PyObject *values[2], *section = NULL;
 
-    if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values)) {
+    BSA_LOCK(self);
+    if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values) ||
+        !add_region(self, values[0], values[1], &section)) {
         return NULL;
     }
-    record = add_region(self, values[0], values[1]);
-    return record == NULL ? NULL : bsa_section_for(self, record);
+    return section;
 }
 
 /* Whether nothing in flight needs the sections to stay. */
@@ -375,6 +428,7 @@ static PyObject *allocator_remove_region(AllocatorObject *self, PyObject *argume
     SectionObject *section = (SectionObject *)argument;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!PyObject_TypeCheck(argument, self->state->section_type)) {
         return PyErr_Format(PyExc_TypeError, "remove_region() takes a Section, not %.100s",
                             Py_TYPE(argument)->tp_name);
@@ -383,7 +437,7 @@ static PyObject *allocator_remove_region(AllocatorObject *self, PyObject *argume
         return NULL;
     }
     record = section->record;
-    if (section->allocator != self || record == NULL) {
+    if (section->allocator != self || record->is_removed) {
         return PyErr_Format(self->state->invalid_param,
                             "the section is not (or no longer) one of this allocator's");
     }
@@ -415,8 +469,9 @@ static void tear_down(AllocatorObject *self) {
     self->root_memory = NULL;
     self->parked_bytes = self->parked_count = 0;
     Py_CLEAR(self->on_oom);
-    while (count > 0) {
-        record_free(records[--count]);
+    while (count-- > 0) {
+        bsa_unpoison_region(records[count]->region->start, records[count]->region->size);
+        record_free(records[count]);
     }
     PyMem_RawFree(records);
 }
@@ -454,6 +509,7 @@ PyDoc_STRVAR(allocator_close_doc,
              "mapped until those Blocks are gone.");
 
 static PyObject *allocator_close(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     if (!close_allocator(self)) {
         return NULL;
@@ -462,6 +518,7 @@ static PyObject *allocator_close(AllocatorObject *self, PyObject *ignored) {
 }
 
 static PyObject *allocator_enter(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     return bsa_check_open(self) ? Py_NewRef(self) : NULL;
 }
@@ -469,6 +526,7 @@ static PyObject *allocator_enter(AllocatorObject *self, PyObject *ignored) {
 static PyObject *allocator_exit(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs) {
     bool in_flight = nargs > 0 && args[0] != Py_None;
 
+    BSA_LOCK(self);
     if (!close_allocator(self)) {
         if (!in_flight) {
             return NULL;
@@ -554,6 +612,12 @@ static bool convert_options(struct module_state *state, PyObject *const values[]
     return true;
 }
 
+/* Locked, though nobody knows the allocator yet: its claim makes it known. */
+static bool add_first_region(AllocatorObject *self, PyObject *buffer, PyObject *phys) {
+    BSA_LOCK(self);
+    return add_region(self, buffer, phys, NULL);
+}
+
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"buffer", "page_size", "cpus", "phys", "limit", "on_oom", NULL};
     PyObject *buffer = NULL, *values[5] = {NULL}, *module;
@@ -588,7 +652,7 @@ static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     }
     bsa_set_limit(self->root, self->limit);
     self->on_oom = Py_XNewRef(options.on_oom);
-    if (buffer != NULL && buffer != Py_None && add_region(self, buffer, options.phys) == NULL) {
+    if (buffer != NULL && buffer != Py_None && !add_first_region(self, buffer, options.phys)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -608,6 +672,7 @@ static int allocator_traverse(AllocatorObject *self, visitproc visit, void *arg)
 
 /* Breaks cycles through callbacks. Buffers stay: Blocks may outlive this, and use them. */
 static int allocator_clear(AllocatorObject *self) {
+    BSA_LOCK(self);
     Py_CLEAR(self->on_oom);
     for (Py_ssize_t i = 0; i < self->record_count; i++) {
         Py_CLEAR(self->records[i]->phys);
@@ -639,6 +704,7 @@ static void allocator_dealloc(AllocatorObject *self) {
  */
 
 static PyObject *allocator_get_limit(AllocatorObject *self, void *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     if (self->limit == UINT64_MAX) {
         Py_RETURN_NONE;
@@ -654,6 +720,7 @@ static int refuse_deletion(const char *name) {
 static int allocator_set_limit(AllocatorObject *self, PyObject *value, void *ignored) {
     uint64_t limit;
 
+    BSA_LOCK(self);
     (void)ignored;
     if (value == NULL) {
         return refuse_deletion("limit");
@@ -667,11 +734,13 @@ static int allocator_set_limit(AllocatorObject *self, PyObject *value, void *ign
 }
 
 static PyObject *allocator_get_on_oom(AllocatorObject *self, void *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     return Py_NewRef(self->on_oom == NULL ? Py_None : self->on_oom);
 }
 
 static int allocator_set_on_oom(AllocatorObject *self, PyObject *value, void *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     if (value == NULL) {
         return refuse_deletion("on_oom");
@@ -684,6 +753,7 @@ static int allocator_set_on_oom(AllocatorObject *self, PyObject *value, void *ig
 }
 
 static PyObject *allocator_get_closed(AllocatorObject *self, void *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     return PyBool_FromLong(self->root == NULL);
 }

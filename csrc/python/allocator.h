@@ -1,7 +1,8 @@
-/* The Allocator object, as the files of the binding see it. Needs the GIL, except where noted.
+/* The Allocator object, as the files of the binding see it. Under the allocator's lock (lock.h: the
+ * GIL, or what stands in for it), except where noted.
  *
- * The core's root is serial: the GIL keeps calls apart. Work that releases it (a replay, a check)
- * owns the allocator meanwhile ("long work"): others wait with the GIL released, destructors queue.
+ * The core's root is serial: the lock keeps calls apart. Work that releases it (a replay, a check)
+ * owns the allocator meanwhile ("long work"): others wait with it released, destructors queue.
  * While a translation (phys) or a clearing of memory is under way the allocator is *pinned*: it
  * cannot be closed, nor lose a section. */
 #ifndef BSA_PY_ALLOCATOR_H
@@ -15,13 +16,15 @@
 typedef struct AllocatorObject AllocatorObject;
 typedef struct SectionObject SectionObject;
 
-/* One section under management; the allocator owns it. */
+/* One section under management. Outlives it as long as there are Sections that ask for it. */
 struct section_record {
     AllocatorObject *allocator; /* borrowed */
     struct region *region;
     PyObject *phys;               /* callable, or NULL */
     struct bsa_section_info info; /* as it was when added; `index` is kept up to date */
-    SectionObject *object;        /* borrowed: the Section that stands for it, while there is one */
+    PyObject *object;             /* weak reference to the Section that stands for it, or NULL */
+    Py_ssize_t holders;           /* the allocator, and Sections: the last one frees the record */
+    bool is_removed;
 };
 
 struct AllocatorObject {
@@ -70,6 +73,17 @@ void bsa_settle_fork(AllocatorObject *self);
 bool bsa_allocator_begin_long(AllocatorObject *self);
 void bsa_allocator_end_long(AllocatorObject *self);
 
+/* One reason of the calling thread's why the allocator must stay open and keep its sections; lies
+ * in the frame that pins it. A forked child thereby knows which pins are its own thread's. */
+struct bsa_pin {
+    AllocatorObject *allocator;
+    struct bsa_pin *outer;
+};
+
+/* Pins and unpins, the last pin first. */
+void bsa_pin(AllocatorObject *self, struct bsa_pin *pin);
+void bsa_unpin(struct bsa_pin *pin);
+
 /* The calling thread's slot for a free. One it is pinned to may lie beyond the slots: every free is
  * then a remote one. */
 static inline unsigned bsa_slot_for_free(const AllocatorObject *self) {
@@ -106,11 +120,17 @@ struct section_record *bsa_record_of(AllocatorObject *self, uintptr_t address);
 /* New reference to the record's Section. */
 PyObject *bsa_section_for(AllocatorObject *self, struct section_record *record);
 
+/* One holder of the record less. */
+void bsa_record_release(struct section_record *record);
+
 /* Bytes of the largest free block of an open allocator; 0: none. */
 uint64_t bsa_largest_free(const AllocatorObject *self);
 
 PyObject *bsa_slab_new(struct module_state *state, const struct bsa_slab_info *info);
 PyObject *bsa_stats_new(AllocatorObject *self);
 PyObject *bsa_walk_new(AllocatorObject *self);
+
+/* What a function of bsa/html.py makes of the object, for Jupyter: a new str. */
+PyObject *bsa_html_of(PyObject *object, const char *function);
 
 #endif

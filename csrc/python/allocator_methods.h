@@ -58,7 +58,7 @@ PyObject *bsa_allocator_slabs(AllocatorObject *self, PyObject *const *args, Py_s
                               PyObject *kwnames);
 PyObject *bsa_allocator_walk(AllocatorObject *self, PyObject *ignored);
 PyObject *bsa_allocator_check(AllocatorObject *self, PyObject *ignored);
-PyObject *bsa_allocator_repr_html(AllocatorObject *self, PyObject *ignored);
+PyObject *bsa_allocator_repr_html(PyObject *self, PyObject *ignored);
 PyObject *bsa_allocator_repr(AllocatorObject *self);
 Py_ssize_t bsa_allocator_length(AllocatorObject *self);
 int bsa_allocator_contains(AllocatorObject *self, PyObject *address);

@@ -12,9 +12,15 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "lock.h"
 #include "section.h"
 
+/* Without the GIL the list would need a lock of its own. */
+#ifdef Py_GIL_DISABLED
+enum { SPARE_BLOCKS = 0 };
+#else
 enum { SPARE_BLOCKS = 64 };
+#endif
 
 /* --- giving memory back ------------------------------------------------------------------------
  */
@@ -95,10 +101,11 @@ static inline void block_bury(BlockObject *block) {
     Py_DECREF(allocator);
 }
 
-static void block_dealloc(BlockObject *block) {
+/* Frees the dead Block's memory. False: it is queued, until long work has ended. */
+static bool let_go_of_memory(BlockObject *block) {
     AllocatorObject *self = block->allocator;
 
-    PyObject_GC_UnTrack(block);
+    BSA_LOCK(self);
     if (holds_memory(block) && self->root != NULL) {
         if (self->fork_generation != bsa_fork_count) {
             bsa_settle_fork(self);
@@ -106,13 +113,20 @@ static void block_dealloc(BlockObject *block) {
         if (self->is_busy) {
             block->next = self->queue;
             self->queue = block;
-            return;
+            return false;
         }
         if (!self->is_inert) {
             block_give_back(block);
         }
     }
-    block_bury(block);
+    return true;
+}
+
+static void block_dealloc(BlockObject *block) {
+    PyObject_GC_UnTrack(block);
+    if (let_go_of_memory(block)) {
+        block_bury(block); /* and perhaps the allocator: not under its lock */
+    }
 }
 
 void bsa_flush_queue(AllocatorObject *self) {
@@ -149,7 +163,7 @@ void bsa_free_spare_blocks(struct module_state *state) {
 /* --- making ------------------------------------------------------------------------------------
  */
 
-static BlockObject *block_object(struct module_state *state) {
+static inline BlockObject *block_object(struct module_state *state) {
     BlockObject *block = state->spare_blocks;
 
     if (block == NULL) {
@@ -171,37 +185,45 @@ static void extent_init(BlockObject *block, uintptr_t address, size_t size) {
     extent->is_parked = false;
 }
 
-bool bsa_block_reserve(struct module_state *state) {
-    BlockObject *block;
+/* All but what the Block owns. */
+static inline BlockObject *block_without_extent(AllocatorObject *self) {
+    BlockObject *block = block_object(self->state);
 
-    if (state->spare_blocks != NULL) {
-        return true;
+    if (block != NULL) {
+        block->allocator = (AllocatorObject *)Py_NewRef(self);
+        block->older = NULL;
+        block->exports = block->pins = 0;
+        block->next = NULL;
     }
-    block = PyObject_GC_New(BlockObject, state->block_type);
-    if (block == NULL) {
-        return false;
-    }
-    block->next = state->spare_blocks;
-    state->spare_blocks = block;
-    state->spare_count++;
-    return true;
+    return block;
+}
+
+static inline PyObject *make_owner(BlockObject *block, uintptr_t address, size_t size) {
+    extent_init(block, address, size);
+    block->state = BLOCK_LIVE;
+    bsa_extent_add(&block->allocator->extents, &block->extent);
+    PyObject_GC_Track(block);
+    return (PyObject *)block;
 }
 
 PyObject *bsa_block_new(AllocatorObject *self, uintptr_t address, size_t size) {
-    BlockObject *block = block_object(self->state);
+    BlockObject *block = block_without_extent(self);
 
-    if (block == NULL) {
-        return NULL;
+    return block == NULL ? NULL : make_owner(block, address, size);
+}
+
+BlockObject *bsa_block_reserve(AllocatorObject *self) {
+    BlockObject *block = block_without_extent(self);
+
+    if (block != NULL) {
+        extent_init(block, 0, 0);
+        block->state = BLOCK_DETACHED;
     }
-    block->allocator = (AllocatorObject *)Py_NewRef(self);
-    extent_init(block, address, size);
-    block->older = NULL;
-    block->exports = block->pins = 0;
-    block->state = BLOCK_LIVE;
-    block->next = NULL;
-    bsa_extent_add(&self->extents, &block->extent);
-    PyObject_GC_Track(block);
-    return (PyObject *)block;
+    return block;
+}
+
+PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size) {
+    return make_owner(block, address, size);
 }
 
 /* --- what may be done now ----------------------------------------------------------------------
@@ -270,6 +292,7 @@ PyDoc_STRVAR(block_free_doc, "free($self, /)\n--\n\n"
                              "freed or detached before.");
 
 static PyObject *block_free(BlockObject *block, PyObject *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return bsa_block_free(block) ? Py_NewRef(Py_None) : NULL;
 }
@@ -285,6 +308,7 @@ static PyObject *block_detach(BlockObject *block, PyObject *ignored) {
     AllocatorObject *self = block->allocator;
     PyObject *address;
 
+    BSA_LOCK(block->allocator);
     (void)ignored;
     if (!check_live(block) || !check_no_views(block, "detach")) {
         return NULL;
@@ -376,6 +400,7 @@ static PyObject *block_resize(BlockObject *block, PyObject *argument) {
     size_t size;
     bool resized;
 
+    BSA_LOCK(block->allocator);
     if (!bsa_to_size(block->allocator->state, argument, "size", &size) || !check_live(block) ||
         !check_no_views(block, "resize")) {
         return NULL;
@@ -412,7 +437,8 @@ static BlockObject *block_around_open(AllocatorObject *self, uintptr_t start, si
     }
     extent = bsa_extent_at(&self->extents, found.address);
     if (extent == NULL || extent->block->state != BLOCK_LIVE || extent != &extent->block->extent ||
-        size > extent->size || start - extent->address > extent->size - size) {
+        size > extent->size || start - extent->address > extent->size - size ||
+        Py_REFCNT(extent->block) == 0) { /* dead, its destructor waits for the lock */
         return NULL;
     }
     note_export(extent->block);
@@ -421,15 +447,8 @@ static BlockObject *block_around_open(AllocatorObject *self, uintptr_t start, si
 }
 
 BlockObject *bsa_block_around(AllocatorObject *self, uintptr_t start, size_t size) {
-    BlockObject *around;
-
-    if (self->root == NULL) {
-        return NULL; /* perhaps in its destructor */
-    }
-    Py_INCREF(self); /* waiting for long work lets others drop it */
-    around = block_around_open(self, start, size);
-    Py_DECREF(self);
-    return around;
+    BSA_LOCK(self);
+    return self->root == NULL ? NULL : block_around_open(self, start, size);
 }
 
 static void unexport(BlockObject *block) {
@@ -437,9 +456,14 @@ static void unexport(BlockObject *block) {
     block->allocator->exports--;
 }
 
-void bsa_block_unpin(BlockObject *block) {
+static void unpin(BlockObject *block) {
+    BSA_LOCK(block->allocator);
     block->pins--;
     unexport(block);
+}
+
+void bsa_block_unpin(BlockObject *block) {
+    unpin(block);
     Py_DECREF(block);
 }
 
@@ -447,6 +471,7 @@ void bsa_block_unpin(BlockObject *block) {
  */
 
 static int block_getbuffer(BlockObject *block, Py_buffer *view, int flags) {
+    BSA_LOCK(block->allocator);
     view->obj = NULL;
     if (!check_live(block) ||
         PyBuffer_FillInfo(view, (PyObject *)block, (void *)block->extent.address,
@@ -458,6 +483,7 @@ static int block_getbuffer(BlockObject *block, Py_buffer *view, int flags) {
 }
 
 static void block_releasebuffer(BlockObject *block, Py_buffer *view) {
+    BSA_LOCK(block->allocator);
     (void)view;
     unexport(block);
 }
@@ -470,6 +496,7 @@ static unsigned char *bytes_of(const BlockObject *block) {
 }
 
 static Py_ssize_t block_length(BlockObject *block) {
+    BSA_LOCK(block->allocator);
     return check_live(block) ? (Py_ssize_t)block->extent.size : -1;
 }
 
@@ -536,6 +563,7 @@ static bool is_index_key(PyObject *key) {
 static PyObject *block_subscript(BlockObject *block, PyObject *key) {
     Py_ssize_t place;
 
+    BSA_LOCK(block->allocator);
     if (!is_index_key(key)) {
         return NULL;
     }
@@ -602,6 +630,7 @@ static int set_slice(BlockObject *block, PyObject *key, PyObject *value) {
 }
 
 static int block_ass_subscript(BlockObject *block, PyObject *key, PyObject *value) {
+    BSA_LOCK(block->allocator);
     if (value == NULL) {
         PyErr_SetString(PyExc_TypeError, "bytes of a Block cannot be deleted");
         return -1;
@@ -620,11 +649,13 @@ static bool is_freed(const BlockObject *block) {
 }
 
 static PyObject *block_get_address(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return check_live(block) ? PyLong_FromUnsignedLongLong(block->extent.address) : NULL;
 }
 
 static PyObject *block_get_offset(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     if (!check_live(block)) {
         return NULL;
@@ -633,17 +664,20 @@ static PyObject *block_get_offset(BlockObject *block, void *ignored) {
 }
 
 static PyObject *block_get_size(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return PyLong_FromSize_t(block->extent.size);
 }
 
 static PyObject *block_get_usable_size(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return check_live(block) ? PyLong_FromSize_t(usable_at(block->allocator, block->extent.address))
                              : NULL;
 }
 
 static PyObject *block_get_section(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     if (!check_live(block)) {
         return NULL;
@@ -658,11 +692,13 @@ static PyObject *block_get_allocator(BlockObject *block, void *ignored) {
 }
 
 static PyObject *block_get_freed(BlockObject *block, void *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return PyBool_FromLong(is_freed(block));
 }
 
 static PyObject *block_repr(BlockObject *block) {
+    BSA_LOCK(block->allocator);
     if (is_freed(block)) {
         return PyUnicode_FromFormat("<bsa.Block of %zu bytes, %s>", block->extent.size,
                                     block->state == BLOCK_DETACHED ? "detached" : "freed");
@@ -675,6 +711,7 @@ static PyObject *block_repr(BlockObject *block) {
  */
 
 static PyObject *block_enter(BlockObject *block, PyObject *ignored) {
+    BSA_LOCK(block->allocator);
     (void)ignored;
     return check_live(block) ? Py_NewRef(block) : NULL;
 }
@@ -682,6 +719,7 @@ static PyObject *block_enter(BlockObject *block, PyObject *ignored) {
 static PyObject *block_exit(BlockObject *block, PyObject *const *args, Py_ssize_t nargs) {
     bool in_flight = nargs > 0 && args[0] != Py_None;
 
+    BSA_LOCK(block->allocator);
     if (!is_freed(block) && !bsa_block_free(block)) {
         if (!in_flight) {
             return NULL;

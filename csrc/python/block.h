@@ -1,4 +1,4 @@
-/* The Block object: memory that cannot dangle. Needs the GIL. */
+/* The Block object: memory that cannot dangle. Under its allocator's lock, except where noted. */
 #ifndef BSA_PY_BLOCK_H
 #define BSA_PY_BLOCK_H
 
@@ -21,9 +21,10 @@ struct BlockObject {
  * then still the caller's. */
 PyObject *bsa_block_new(AllocatorObject *self, uintptr_t address, size_t size);
 
-/* Sees to it that the next bsa_block_new makes no object, and so neither fails nor runs finalisers.
- */
-bool bsa_block_reserve(struct module_state *state);
+/* The same in two steps: a Block that owns nothing yet, which may fail and run finalisers, and
+ * giving it the allocation, which does not. */
+BlockObject *bsa_block_reserve(AllocatorObject *self);
+PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size);
 
 /* Block.free(). False with an exception set. */
 bool bsa_block_free(BlockObject *block);
@@ -31,7 +32,7 @@ bool bsa_block_free(BlockObject *block);
 /* The live Block of the allocator that holds the whole region, pinned as by a view; NULL: none, or
  * an exception is set. */
 BlockObject *bsa_block_around(AllocatorObject *self, uintptr_t start, size_t size);
-void bsa_block_unpin(BlockObject *block);
+void bsa_block_unpin(BlockObject *block); /* without the lock, both */
 
 /* Frees the memory of the queued dead Blocks; the allocator is usable. */
 void bsa_flush_queue(AllocatorObject *self);

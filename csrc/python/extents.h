@@ -2,7 +2,7 @@
  *
  * Lazy: a new extent only enters a list, so that a Block that comes and goes costs no index. Who
  * asks by address first moves the listed ones into the index, a hash table with linear probing.
- * Needs the GIL. */
+ * Under the allocator's lock. */
 #ifndef BSA_PY_EXTENTS_H
 #define BSA_PY_EXTENTS_H
 

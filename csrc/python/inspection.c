@@ -3,6 +3,7 @@
 #include "arguments.h"
 #include "block.h"
 #include "errors.h"
+#include "lock.h"
 
 /* Converts the address, then looks whether the allocator is open. */
 static bool to_address(AllocatorObject *self, PyObject *argument, size_t *address) {
@@ -37,6 +38,7 @@ PyObject *bsa_allocator_usable_size(AllocatorObject *self, PyObject *argument) {
     size_t address;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!to_address(self, argument, &address)) {
         return NULL;
     }
@@ -54,6 +56,7 @@ PyObject *bsa_allocator_section_of(AllocatorObject *self, PyObject *argument) {
     unsigned index;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!to_address(self, argument, &address)) {
         return NULL;
     }
@@ -73,6 +76,7 @@ PyObject *bsa_allocator_slab_of(AllocatorObject *self, PyObject *argument) {
     size_t address;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!to_address(self, argument, &address)) {
         return NULL;
     }
@@ -101,6 +105,7 @@ PyObject *bsa_allocator_page_state(AllocatorObject *self, PyObject *argument) {
     size_t address;
     bsa_status status;
 
+    BSA_LOCK(self);
     if (!to_address(self, argument, &address)) {
         return NULL;
     }
@@ -128,6 +133,7 @@ int bsa_allocator_contains(AllocatorObject *self, PyObject *argument) {
     size_t address;
     int parked;
 
+    BSA_LOCK(self);
     if (!PyIndex_Check(argument)) {
         return bsa_check_open(self) ? 0 : -1;
     }
@@ -150,6 +156,7 @@ int bsa_allocator_contains(AllocatorObject *self, PyObject *argument) {
 }
 
 Py_ssize_t bsa_allocator_length(AllocatorObject *self) {
+    BSA_LOCK(self);
     return bsa_check_open(self) ? (Py_ssize_t)(bsa_live_count(self->root) - self->parked_count)
                                 : -1;
 }
@@ -228,6 +235,7 @@ static uint64_t number(const AllocatorObject *self, enum bsa_number which) {
 }
 
 PyObject *bsa_allocator_get_number(AllocatorObject *self, void *which) {
+    BSA_LOCK(self);
     if (!bsa_check_open(self)) {
         return NULL;
     }
@@ -251,14 +259,16 @@ static PyObject *tuple_of_sections(AllocatorObject *self) {
 
 PyObject *bsa_allocator_get_sections(AllocatorObject *self, void *ignored) {
     PyObject *sections;
+    struct bsa_pin pin;
 
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;
     }
-    self->pins++; /* making objects may run finalisers, which must not take sections away */
+    bsa_pin(self, &pin); /* making objects may run finalisers, which must not take sections away */
     sections = tuple_of_sections(self);
-    self->pins--;
+    bsa_unpin(&pin);
     return sections;
 }
 
@@ -266,6 +276,7 @@ PyObject *bsa_allocator_get_size_classes(AllocatorObject *self, void *ignored) {
     uint64_t sizes[BSA_CLASSES];
     unsigned count;
 
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;
@@ -289,6 +300,7 @@ const char bsa_allocator_free_blocks_doc[] =
 PyObject *bsa_allocator_free_blocks(AllocatorObject *self, PyObject *ignored) {
     uint64_t counts[BSA_MAX_ORDER + 1];
 
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;
@@ -302,6 +314,7 @@ static PyObject *index_for(AllocatorObject *self, PyObject *argument,
     uint64_t counts[BSA_MAX_ORDER + 1];
     size_t order;
 
+    BSA_LOCK(self);
     if (!bsa_to_size(self->state, argument, "order", &order) || !bsa_check_open(self)) {
         return NULL;
     }
@@ -346,6 +359,7 @@ const char bsa_allocator_stats_doc[] =
               "Counts and bytes of what was allocated, now and ever: see Stats.");
 
 PyObject *bsa_allocator_stats(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     return bsa_check_open(self) ? bsa_stats_new(self) : NULL;
 }
@@ -355,6 +369,7 @@ const char bsa_allocator_reset_peak_doc[] =
               "Let the peaks of stats() start anew from what is live now.");
 
 PyObject *bsa_allocator_reset_peak(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;
@@ -410,6 +425,7 @@ PyObject *bsa_allocator_slabs(AllocatorObject *self, PyObject *const *args, Py_s
     struct slab_visit visit = {.state = self->state};
     PyObject *values[1];
 
+    BSA_LOCK(self);
     if (!bsa_sort_arguments(&signature, args, nargs, kwnames, values)) {
         return NULL;
     }
@@ -441,6 +457,7 @@ const char bsa_allocator_walk_doc[] =
               "and is still alive).");
 
 PyObject *bsa_allocator_walk(AllocatorObject *self, PyObject *ignored) {
+    BSA_LOCK(self);
     (void)ignored;
     return bsa_check_open(self) ? bsa_walk_new(self) : NULL;
 }
@@ -454,6 +471,7 @@ PyObject *bsa_allocator_check(AllocatorObject *self, PyObject *ignored) {
     struct bsa_violation violation;
     bsa_status status;
 
+    BSA_LOCK(self);
     (void)ignored;
     if (!bsa_allocator_begin_long(self)) {
         return NULL;
@@ -475,6 +493,7 @@ PyObject *bsa_allocator_check(AllocatorObject *self, PyObject *ignored) {
 PyObject *bsa_allocator_repr(AllocatorObject *self) {
     uint64_t page_size;
 
+    BSA_LOCK(self);
     if (self->root == NULL) {
         return PyUnicode_FromString("<bsa.Allocator, closed>");
     }
@@ -495,14 +514,18 @@ const char bsa_allocator_repr_html_doc[] =
     PyDoc_STR("_repr_html_($self, /)\n--\n\n"
               "What Jupyter shows: the numbers and a map of the pages (str).");
 
-PyObject *bsa_allocator_repr_html(AllocatorObject *self, PyObject *ignored) {
+PyObject *bsa_allocator_repr_html(PyObject *self, PyObject *ignored) {
+    (void)ignored;
+    return bsa_html_of(self, "allocator_html");
+}
+
+PyObject *bsa_html_of(PyObject *object, const char *function) {
     PyObject *module = PyImport_ImportModule("bsa.html"), *html;
 
-    (void)ignored;
     if (module == NULL) {
         return NULL;
     }
-    html = PyObject_CallMethod(module, "allocator_html", "O", self);
+    html = PyObject_CallMethod(module, function, "O", object);
     Py_DECREF(module);
     return html;
 }

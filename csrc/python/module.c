@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "errors.h"
 #include "region.h"
-#include "replay.h"
+#include "simulation.h"
 #include "trace.h"
 
 struct module_state *bsa_module_state(PyObject *module) {
@@ -84,7 +84,8 @@ static int module_exec(PyObject *module) {
     bsa_threads_init();
     if (bsa_add_errors(module, state) < 0 || add_types(module, state) < 0 ||
         PyModule_AddIntConstant(module, "MAX_ORDER", BSA_MAX_ORDER) < 0 ||
-        bsa_trace_exec(module) < 0 || bsa_replay_exec(module) < 0) {
+        bsa_trace_exec(module) < 0 || bsa_replay_exec(module) < 0 || bsa_sizing_exec(module) < 0 ||
+        bsa_placement_exec(module) < 0) {
         return -1;
     }
     return 0;
@@ -168,6 +169,13 @@ static PyMethodDef module_methods[] = {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    /* What the process has in common, claims and thread numbers, has locks of its own. */
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED}, /* see lock.h */
+#endif
     {0, NULL},
 };
 

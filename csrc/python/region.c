@@ -5,6 +5,7 @@
 #include "block.h"
 #include "errors.h"
 #include "mapping.h"
+#include "weak.h"
 
 #include <errno.h>
 #include <string.h>
@@ -18,6 +19,7 @@ static struct region *region_new(struct module_state *state) {
         region->source = NULL;
         region->buffer.obj = NULL;
         region->host = NULL;
+        region->owner = NULL;
         region->is_claimed = region->is_opaque = false;
         PyObject_GC_Track(region);
     }
@@ -120,15 +122,28 @@ static struct region *region_from_refusal(struct module_state *state, PyObject *
 }
 
 /* Whether tp_clear takes the bytes away (ctypes), or tries to and complains (memoryview), though we
- * hold the buffer. */
-static bool loses_bytes_when_cleared(PyObject *exporter) {
-    return exporter != NULL &&
-           (PyMemoryView_Check(exporter) ||
-            PyObject_HasAttrString((PyObject *)Py_TYPE(exporter), "_b_needsfree_"));
+ * hold the buffer. -1 with an exception set: no memory to find out. */
+static int loses_bytes_when_cleared(PyObject *exporter) {
+    PyObject *found;
+
+    if (exporter == NULL || PyMemoryView_Check(exporter)) {
+        return exporter != NULL;
+    }
+    found = PyObject_GetAttrString((PyObject *)Py_TYPE(exporter), "_b_needsfree_");
+    if (found != NULL) {
+        Py_DECREF(found);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
 }
 
 static struct region *buffer_region(struct module_state *state, PyObject *object) {
     struct region *region = region_new(state);
+    int source_loses, exporter_loses;
 
     if (region == NULL) {
         return NULL;
@@ -139,8 +154,13 @@ static struct region *buffer_region(struct module_state *state, PyObject *object
         return region_from_refusal(state, object);
     }
     region->source = Py_NewRef(object);
-    region->is_opaque =
-        loses_bytes_when_cleared(object) || loses_bytes_when_cleared(region->buffer.obj);
+    source_loses = loses_bytes_when_cleared(object);
+    exporter_loses = source_loses < 0 ? -1 : loses_bytes_when_cleared(region->buffer.obj);
+    region->is_opaque = source_loses != 0 || exporter_loses != 0;
+    if (exporter_loses < 0) {
+        Py_DECREF(region);
+        return NULL;
+    }
     region->start = region->buffer.buf;
     region->size = (size_t)region->buffer.len;
     if (holds_objects(&region->buffer)) {
@@ -165,17 +185,45 @@ struct region *bsa_region_from(struct module_state *state, PyObject *object) {
     return buffer_region(state, object);
 }
 
+static void keep(void *owner) {
+    Py_INCREF((PyObject *)owner);
+}
+
+/* Puts the region into the Block of another allocator that holds all of it, as far as the claim
+ * that is in its way stands for that one. */
+static void nest(struct region *region, PyObject *owner, const struct bsa_claim *conflict) {
+    PyObject *other = NULL;
+
+    if (conflict->domain == region->claim.domain) {
+        other = bsa_weak_get(conflict->owner);
+        Py_DECREF((PyObject *)conflict->owner); /* kept for us */
+    }
+    if (region->host != NULL) {
+        bsa_block_unpin(region->host);
+        region->host = NULL;
+    }
+    if (other != NULL && other != owner) {
+        region->host =
+            bsa_block_around((AllocatorObject *)other, region->claim.start, region->size);
+    }
+    Py_XDECREF(other);
+    region->claim.within = conflict->serial;
+}
+
 bool bsa_region_claim(struct module_state *state, struct region *region, PyObject *owner) {
     struct bsa_claim conflict;
 
-    region->claim = (struct bsa_claim){
-        (uintptr_t)region->start, region->size, PyInterpreterState_Get(), owner, NULL, NULL};
-    if (bsa_claim_conflict(region->claim.start, region->size, &conflict)) {
-        /* The latest claim on the bytes: of nested heaps, the innermost. */
-        if (conflict.domain == region->claim.domain && conflict.owner != owner) {
-            region->host = bsa_block_around((AllocatorObject *)conflict.owner, region->claim.start,
-                                            region->size);
-        }
+    region->owner = PyWeakref_NewRef(owner, NULL);
+    if (region->owner == NULL) {
+        return false;
+    }
+    region->claim = (struct bsa_claim){.start = (uintptr_t)region->start,
+                                       .size = region->size,
+                                       .domain = PyInterpreterState_Get(),
+                                       .owner = region->owner};
+    /* The latest claim on the bytes is in the way: of nested heaps, the innermost. */
+    while (!bsa_claim_enter(&region->claim, &conflict, keep)) {
+        nest(region, owner, &conflict);
         if (region->host == NULL) {
             if (!PyErr_Occurred()) {
                 PyErr_Format(state->memory_overlap,
@@ -186,7 +234,6 @@ bool bsa_region_claim(struct module_state *state, struct region *region, PyObjec
             return false;
         }
     }
-    bsa_claim_enter(&region->claim);
     region->is_claimed = true;
     return true;
 }
@@ -222,6 +269,7 @@ static void region_dealloc(struct region *region) {
     if (region->host != NULL) {
         bsa_block_unpin(region->host);
     }
+    Py_XDECREF(region->owner);
     PyErr_Restore(error_type, value, traceback);
     PyObject_GC_Del(region);
     Py_DECREF(type);

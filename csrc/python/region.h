@@ -1,5 +1,5 @@
 /* The memory under a section: a mapping of our own, or somebody's buffer. Counted: the section
- * holds it, and each Block of it that was ever exported, whichever lives longer. Needs the GIL. */
+ * holds it, and each Block of it that was ever exported, whichever lives longer. */
 #ifndef BSA_PY_REGION_H
 #define BSA_PY_REGION_H
 
@@ -13,6 +13,7 @@ struct region {
     PyObject *source; /* whose buffer it is; NULL for a mapping of our own */
     Py_buffer buffer;
     BlockObject *host; /* the Block that all of it lies in; holds an export of it; or NULL */
+    PyObject *owner;   /* weak reference to the allocator that claims it */
     struct bsa_claim claim;
     bool is_claimed;
     bool is_opaque; /* the collector must not see source and buffer */

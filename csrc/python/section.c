@@ -4,28 +4,47 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "lock.h"
+#include "weak.h"
 
 #include <structmember.h>
 
-PyObject *bsa_section_new(AllocatorObject *self, struct section_record *record) {
-    SectionObject *section;
+PyObject *bsa_section_get(const struct section_record *record) {
+    return record->object == NULL ? NULL : bsa_weak_get(record->object);
+}
 
-    self->pins++; /* a finaliser that runs now must not take the record away */
-    section = PyObject_GC_New(SectionObject, self->state->section_type);
-    self->pins--;
-    if (section == NULL) {
-        return NULL;
+/* A Section that its record does not know yet. */
+static SectionObject *section_of_record(AllocatorObject *self, struct section_record *record) {
+    SectionObject *section = PyObject_GC_New(SectionObject, self->state->section_type);
+
+    if (section != NULL) {
+        section->allocator = (AllocatorObject *)Py_NewRef(self);
+        section->weakrefs = NULL;
+        section->record = record;
+        record->holders++;
+        PyObject_GC_Track(section);
     }
-    if (record->object != NULL) { /* that finaliser has asked for it, too */
-        PyObject_GC_Del(section);
-        Py_DECREF(self->state->section_type);
-        return Py_NewRef(record->object);
+    return section;
+}
+
+PyObject *bsa_section_new(AllocatorObject *self, struct section_record *record) {
+    PyObject *section, *reference = NULL, *other;
+    struct bsa_pin pin;
+
+    bsa_pin(self, &pin); /* a finaliser or thread that runs now must not take the record away */
+    section = (PyObject *)section_of_record(self, record);
+    if (section != NULL) {
+        reference = PyWeakref_NewRef(section, NULL);
     }
-    section->allocator = (AllocatorObject *)Py_NewRef(self);
-    section->record = record;
-    record->object = section;
-    PyObject_GC_Track(section);
-    return (PyObject *)section;
+    bsa_unpin(&pin);
+    other = reference == NULL ? NULL : bsa_section_get(record);
+    if (reference == NULL || other != NULL) { /* or has asked for it, too */
+        Py_XDECREF(reference);
+        Py_XDECREF(section);
+        return other;
+    }
+    Py_XSETREF(record->object, reference);
+    return section;
 }
 
 static int section_traverse(SectionObject *section, visitproc visit, void *arg) {
@@ -34,13 +53,19 @@ static int section_traverse(SectionObject *section, visitproc visit, void *arg) 
     return 0;
 }
 
+static void release_record(SectionObject *section) {
+    BSA_LOCK(section->allocator);
+    bsa_record_release(section->record);
+}
+
 static void section_dealloc(SectionObject *section) {
     PyTypeObject *type = Py_TYPE(section);
 
     PyObject_GC_UnTrack(section);
-    if (section->record != NULL) {
-        section->record->object = NULL;
+    if (section->weakrefs != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)section);
     }
+    release_record(section);
     Py_DECREF(section->allocator);
     PyObject_GC_Del(section);
     Py_DECREF(type);
@@ -51,7 +76,7 @@ static bool check_managed(SectionObject *section) {
     if (!bsa_check_open(section->allocator)) {
         return false;
     }
-    if (section->record == NULL) {
+    if (section->record->is_removed) {
         PyErr_SetString(section->allocator->state->closed, "the section has been removed");
         return false;
     }
@@ -73,6 +98,7 @@ static PyObject *section_get_number(SectionObject *section, void *which) {
     struct bsa_section_info info;
     const struct region *region;
 
+    BSA_LOCK(section->allocator);
     if (!check_managed(section)) {
         return NULL;
     }
@@ -99,6 +125,7 @@ static PyObject *section_get_number(SectionObject *section, void *which) {
 }
 
 static PyObject *section_get_buffer(SectionObject *section, void *ignored) {
+    BSA_LOCK(section->allocator);
     (void)ignored;
     if (!check_managed(section)) {
         return NULL;
@@ -117,6 +144,7 @@ static PyObject *section_free_blocks(SectionObject *section, PyObject *ignored) 
     struct bsa_section_info info;
     PyObject *counts;
 
+    BSA_LOCK(section->allocator);
     (void)ignored;
     if (!check_managed(section)) {
         return NULL;
@@ -162,6 +190,7 @@ static PyObject *section_free_list(SectionObject *section, PyObject *argument) {
     PyObject *tuple;
     unsigned index;
 
+    BSA_LOCK(section->allocator);
     if (!bsa_to_size(state, argument, "order", &order) || !check_managed(section)) {
         return NULL;
     }
@@ -188,6 +217,7 @@ PyDoc_STRVAR(section_page_states_doc,
 static PyObject *section_page_states(SectionObject *section, PyObject *ignored) {
     PyObject *states;
 
+    BSA_LOCK(section->allocator);
     (void)ignored;
     if (!check_managed(section)) {
         return NULL;
@@ -203,7 +233,8 @@ static PyObject *section_page_states(SectionObject *section, PyObject *ignored) 
 static PyObject *section_repr(SectionObject *section) {
     const struct bsa_section_info *info;
 
-    if (section->record == NULL) {
+    BSA_LOCK(section->allocator);
+    if (section->record->is_removed) {
         return PyUnicode_FromString("<bsa.Section, removed>");
     }
     info = &section->record->info;
@@ -211,10 +242,20 @@ static PyObject *section_repr(SectionObject *section) {
                                 (unsigned)info->total_pages, (void *)info->start);
 }
 
+PyDoc_STRVAR(section_repr_html_doc,
+             "_repr_html_($self, /)\n--\n\n"
+             "What Jupyter shows: the numbers and a map of the pages (str).");
+
+static PyObject *section_repr_html(PyObject *self, PyObject *ignored) {
+    (void)ignored;
+    return bsa_html_of(self, "section_html");
+}
+
 static PyMethodDef section_methods[] = {
     {"free_blocks", (PyCFunction)section_free_blocks, METH_NOARGS, section_free_blocks_doc},
     {"free_list", (PyCFunction)section_free_list, METH_O, section_free_list_doc},
     {"page_states", (PyCFunction)section_page_states, METH_NOARGS, section_page_states_doc},
+    {"_repr_html_", section_repr_html, METH_NOARGS, section_repr_html_doc},
     {"__reduce__", bsa_refuse_pickle, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -240,21 +281,23 @@ static PyGetSetDef section_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef section_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(SectionObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 PyDoc_STRVAR(
     section_doc,
     "A region under an Allocator's management: header and metadata, then a heap of whole pages.\n\n"
     "From Allocator.add_region() and Allocator.sections; always the same object for the same "
     "section. Once\n"
-    "removed, or its allocator closed, everything but repr() raises ClosedError.");
+    "removed, or its allocator closed, all but what shows it raises ClosedError.");
 
 static PyType_Slot section_slots[] = {
-    {Py_tp_doc, (void *)section_doc},
-    {Py_tp_dealloc, section_dealloc},
-    {Py_tp_traverse, section_traverse},
-    {Py_tp_repr, section_repr},
-    {Py_tp_methods, section_methods},
-    {Py_tp_getset, section_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)section_doc},   {Py_tp_dealloc, section_dealloc},
+    {Py_tp_traverse, section_traverse}, {Py_tp_repr, section_repr},
+    {Py_tp_methods, section_methods},   {Py_tp_getset, section_getset},
+    {Py_tp_members, section_members},   {0, NULL},
 };
 
 static PyType_Spec section_spec = {

@@ -7,10 +7,14 @@
 struct SectionObject {
     PyObject_HEAD
     AllocatorObject *allocator;
-    struct section_record *record; /* NULL once removed or closed */
+    PyObject *weakrefs;
+    struct section_record *record; /* held */
 };
 
-/* New reference; the record has no object yet. */
+/* New reference to the record's Section, or NULL: it has none. */
+PyObject *bsa_section_get(const struct section_record *record);
+
+/* New reference; the record had none just now. */
 PyObject *bsa_section_new(AllocatorObject *self, struct section_record *record);
 
 #endif

@@ -116,8 +116,17 @@ static PyObject *slab_repr(SlabObject *slab) {
                                 state_name(info->state), info->free_count);
 }
 
+PyDoc_STRVAR(slab_repr_html_doc, "_repr_html_($self, /)\n--\n\n"
+                                 "What Jupyter shows: the numbers and a map of the objects (str).");
+
+static PyObject *slab_repr_html(PyObject *self, PyObject *ignored) {
+    (void)ignored;
+    return bsa_html_of(self, "slab_html");
+}
+
 static PyMethodDef slab_methods[] = {
     {"objects", (PyCFunction)slab_objects, METH_NOARGS, slab_objects_doc},
+    {"_repr_html_", slab_repr_html, METH_NOARGS, slab_repr_html_doc},
     {"__reduce__", bsa_refuse_pickle, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -2,6 +2,7 @@
  * through does not matter. */
 #include "allocator.h"
 #include "block.h"
+#include "lock.h"
 
 enum walk_kind { WALK_OBJECT, WALK_PAGES, WALK_BLOCK, WALK_PARKED };
 
@@ -89,6 +90,7 @@ static PyObject *walk_next(WalkObject *walk) {
     };
     const struct walk_item *item;
 
+    BSA_LOCK(walk);
     if (walk->next == walk->count) {
         return NULL;
     }
@@ -98,6 +100,7 @@ static PyObject *walk_next(WalkObject *walk) {
 }
 
 static PyObject *walk_length_hint(WalkObject *walk, PyObject *ignored) {
+    BSA_LOCK(walk);
     (void)ignored;
     return PyLong_FromSize_t(walk->count - walk->next);
 }
