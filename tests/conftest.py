@@ -16,6 +16,7 @@ else:
     relaxed = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
     settings.register_profile("dev", max_examples=50, **relaxed)
     settings.register_profile("ci", max_examples=200, **relaxed)
+    settings.register_profile("nightly", max_examples=5000, **relaxed)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Children started by tests, in whatever directory, import the same bsa as the tests do, and a crash of theirs shows where.

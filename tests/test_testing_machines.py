@@ -1,0 +1,159 @@
+"""The machines of bsa.testing, on bsa itself and on what is not bsa."""
+
+import ast
+import ctypes
+import pathlib
+import runpy
+
+import pytest
+
+pytest.importorskip("hypothesis")
+from hypothesis import Phase, settings  # noqa: E402
+from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
+
+from helpers import poke  # noqa: E402
+
+import bsa  # noqa: E402
+from bsa.testing import (  # noqa: E402
+    AllocatorFault,
+    AllocatorMachine,
+    BuddyMachine,
+    CAllocator,
+    SlabMachine,
+    run_program,
+    shrink_program,
+    strategies,
+)
+
+FIRST_FIT = pathlib.Path(__file__).resolve().parent.parent / "examples" / "first_fit.py"
+
+
+# --- bsa
+
+
+class AllOfBsa(AllocatorMachine):
+    # What its regions do not hold it does not give.
+    sizes = strategies.sizes(1 << 17) | strategies.sizes()
+
+
+TestPages = BuddyMachine.TestCase
+TestSlabs = SlabMachine.TestCase
+TestAll = AllOfBsa.TestCase
+TestPages.settings = TestSlabs.settings = TestAll.settings = settings(stateful_step_count=60)
+
+
+class OwnMemory(AllocatorMachine):
+    """Memory that the allocator has mapped itself, to which regions may be added."""
+
+    alignments = strategies.alignments(4096)  # how much more its address has differs
+
+    def make_allocator(self):
+        return bsa.Allocator(100000, cpus=2, limit=80000)
+
+
+TestOwnMemory = OwnMemory.TestCase
+
+
+# --- the malloc of this process
+
+
+class LibcMachine(AllocatorMachine):
+    sizes = strategies.sizes(1 << 14) | strategies.huge_sizes()
+    default_alignment = 2 * ctypes.sizeof(ctypes.c_void_p)
+
+    def make_allocator(self):
+        return CAllocator()
+
+
+TestLibc = LibcMachine.TestCase
+
+
+# --- allocators that are wrong
+
+
+def find_fault(machine):
+    """The fault that the machine finds, and the program that it prints."""
+    found = settings(max_examples=500, database=None, phases=[Phase.generate])
+    with pytest.raises(AllocatorFault) as caught:
+        run_state_machine_as_test(machine, settings=found)
+    notes = "\n".join(caught.value.__notes__)
+    script = notes.partition("As a script:\n\n")[2]
+    call = ast.parse(script.rpartition("\n)")[0] + ")").body[-1].value
+    assert ast.unparse(call.func) == f"{machine.__qualname__}.run"
+    return caught.value, ast.literal_eval(call.args[0])
+
+
+class FirstFitMachine(AllocatorMachine):
+    sizes = strategies.sizes(1100, region=1024)
+    detects_double_free = True
+
+    def make_allocator(self):
+        return runpy.run_path(str(FIRST_FIT))["FirstFit"]()
+
+
+def test_the_bug_of_the_example_is_found_and_shrunk():
+    fault, program = find_fault(FirstFitMachine)
+    assert "overlap" in str(fault)
+    assert len(program["steps"]) <= 6
+    with pytest.raises(AllocatorFault, match="overlap"):
+        FirstFitMachine.run(program)
+    run_program(program, make_allocator=runpy.run_path(str(FIRST_FIT))["Mended"])
+
+
+class Forgetful(bsa.Allocator):
+    """Forgets to copy the last byte when it moves an allocation."""
+
+    def realloc(self, address, size):
+        kept = min(self.usable_size(address), size)
+        moved = super().realloc(address, size)
+        if moved != address and kept:
+            poke(moved + kept - 1, b"?")
+        return moved
+
+
+class ForgetfulMachine(AllocatorMachine):
+    def make_allocator(self, **options):
+        return Forgetful(**options)
+
+
+def test_the_bug_of_a_derived_class_is_found_and_shrunk():
+    fault, program = find_fault(ForgetfulMachine)
+    assert "the same as before" in fault.told
+    assert [name for name, *_ in program["steps"]][-1] in ("realloc", "resize")
+    assert len(program["steps"]) <= 3
+    with pytest.raises(AllocatorFault, match="the same as before"):
+        ForgetfulMachine.run(program)
+    ForgetfulMachine.run({**program, "steps": program["steps"][:-1]})
+
+
+# --- what machines are made of
+
+
+def test_a_program_that_does_not_fail_is_not_shrunk():
+    program = {"machine": "slab", "setup": {}, "steps": []}
+    assert shrink_program(program) == program
+
+
+class Wrong(bsa.Allocator):
+    def usable_size(self, address):
+        return super().usable_size(address) + 1
+
+
+def test_a_program_is_shrunk_with_all_that_depends_on_what_goes():
+    setup = {"page_size": 4096, "cpus": 1, "regions": [(0, 100000, None)]}
+    steps = [("alloc", 10), ("export", 0), ("malloc_many", 3, 5), ("free_many", [1, 2, 3])]
+    steps += [("resize", 0, 0), ("malloc", 70), ("free", 4), ("trim",)]
+    program = {"machine": "allocator", "setup": setup, "steps": steps}
+    assert shrink_program(program, Wrong)["steps"] == [("alloc", 0)]
+
+
+def test_without_parameters_make_allocator_is_given_nothing():
+    assert FirstFitMachine.configurations is not AllocatorMachine.configurations
+    assert ForgetfulMachine.configurations is AllocatorMachine.configurations
+
+
+def test_flags_are_part_of_the_program():
+    machine = FirstFitMachine()
+    machine.start({})
+    assert machine.exerciser.program["flags"] == {"detects_double_free": True}
+    machine.teardown()
