@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 from bsa.trace import Trace, TraceError, TraceOp
+from bsa.trace_tools import size_histogram
 from bsa.units import format_size, percent
 
 _BAR = 40  # characters
@@ -73,18 +74,6 @@ def _origin(meta):
         if name != "command" and value is not False and (value != 0 or name == "status"):
             rows.append((name.replace("_", " "), value))
     return rows
-
-
-def size_histogram(trace):
-    """How often each power of two was the smallest to hold a request: {power: requests}.
-
-    Requests are allocations and reallocations; those of 0 bytes count under 0.
-    """
-    requests = Counter(size for op, size in zip(trace.op, trace.size) if op != TraceOp.FREE)
-    powers = Counter()
-    for size, count in requests.items():
-        powers[1 << (size - 1).bit_length() if size else 0] += count
-    return dict(sorted(powers.items()))
 
 
 def _size_lines(trace):

@@ -9,16 +9,19 @@ import enum
 import json
 import os
 from array import array
-from typing import NamedTuple
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any, NamedTuple
 
-from bsa import _core, output_file, trace_file
+from bsa import _core, importers, output_file, trace_file, trace_tools
+from bsa.importers import columns_csv, history, rep
+from bsa.trace_tools import TraceStatistics
 from bsa.units import counted
 
-COLUMNS = ("op", "id", "size", "align", "thread")
-FORMATS = ("B", "I", "Q", "I", "I")
+Path = str | bytes | os.PathLike[str]
 
-# Ids and thread numbers may reach this in short traces; in longer ones, the number of events.
-_FREE_NUMBERS = 65536
+COLUMNS = ("op", "id", "size", "align", "thread")
+FORMATS = history.FORMATS
 
 
 class TraceError(_core.AllocError, ValueError):
@@ -86,9 +89,9 @@ class Trace:
 
     @classmethod
     def _from_columns(cls, columns, meta):
-        """A trace of five bytes objects, which are shared, not copied."""
+        """A trace of five buffers of the right formats; bytes objects are shared, not copied."""
         trace = cls.__new__(cls)
-        trace._set(tuple(columns), meta)
+        trace._set(tuple(map(bytes, columns)), meta)
         return trace
 
     @classmethod
@@ -101,20 +104,67 @@ class Trace:
                     column.append(value)
             except (ValueError, OverflowError) as error:
                 raise TraceError(f"event {index}: {error}") from None
-        return cls._from_columns((column.tobytes() for column in columns), meta)
+        return cls._from_columns(columns, meta)
 
     @classmethod
-    def load(cls, path):
+    def from_columns(
+        cls,
+        op: Iterable[int | str],
+        id: Iterable[int],
+        size: Iterable[int],
+        align: Iterable[int] | None = None,
+        thread: Iterable[int] | None = None,
+        *,
+        bad: str = "raise",
+        meta: dict[str, Any] | None = None,
+    ) -> "Trace":
+        """A trace of columns of whole numbers of any kind: lists, arrays, NumPy or pandas columns.
+
+        `op`: numbers of a TraceOp or their names (alloc, zalloc, realloc, free). `id`: any number
+        that is the block's own while it lives, as an address. Ids and threads stay as they are
+        unless they are too large for a trace of that length; then they are numbered anew. `size` in
+        bytes (of a free it does not count); `align` and `thread` are 0 by default. `bad` says what
+        becomes of a free or realloc of no live block and of an allocation of a live one, as in
+        load; what was bad is counted in `meta`.
+        """
+        importers.check_options(None, bad)
+        try:
+            events = history.Events.of_columns(op, id, size, align, thread)
+            columns, counts = history.settle(events, bad or "raise", keep=True)
+        except ValueError as error:
+            raise TraceError(str(error)) from None
+        return cls._from_columns(columns, {**(meta or {}), **counts})
+
+    @classmethod
+    def load(cls, path: Path, *, format: str | None = None, bad: str | None = None) -> "Trace":
         """Read a trace from a file.
 
-        Recognised by content: a saved trace, a raw recording, the text format of Android's
-        memory_replay, or a zip archive of one such text. Anything else, and a file that is damaged,
-        is a TraceError that names the file and the place.
+        The format is recognised by content, or it is named:
+
+        - "bsa": a saved trace; "recording": a raw recording
+        - "memory_replay": the text format of Android's memory_replay
+        - "heaptrack": heaptrack's files, raw or interpreted
+        - "csv": comma-separated columns op, id, size, align, thread
+        - "rep": traces of the CS:APP malloc lab
+        - "perf": `perf script` of kmem:mm_page_alloc and kmem:mm_page_free
+
+        Each may be compressed by gzip or xz, or be the only file of a zip archive. docs/traces.md
+        tells what each becomes and what is lost.
+
+        `bad` says what becomes of events that do not fit together. "skip": frees of no live block
+        are left out, reallocs of no live block become allocations, before an allocation of a live
+        one it is freed; `meta` has the counts. "raise": the first one is a TraceError. Default:
+        "raise" for rep and csv, which describe a whole history, "skip" for the others, which saw a
+        part of one. A saved trace is always a possible history.
+
+        Anything else, and a file that is damaged, is a TraceError that names the file and the
+        place.
         """
+        importers.check_options(format, bad)
         with open(path, "rb") as file:
             data = file.read()
         try:
-            return cls._from_columns(*trace_file.read(data))
+            return cls._from_columns(*importers.read(data, format, bad))
         except (ValueError, RecursionError) as error:
             raise TraceError(f"{os.fsdecode(path)}: {error}") from None
 
@@ -136,9 +186,15 @@ class Trace:
 
         return record(command, path, env=env).trace
 
-    def save(self, path):
-        """Write the trace to a file, which is there as a whole or not at all."""
-        output_file.write(path, trace_file.encode(self._columns, self.meta))
+    def save(self, path: Path, *, format: str = "bsa") -> None:
+        """Write the trace to a file, which is there as a whole or not at all.
+
+        "bsa" keeps everything and is the smallest. "csv" keeps everything but `meta`. "rep", for
+        the malloc lab of CS:APP, also loses threads, alignments, and what was asked for zeroed.
+        """
+        if format not in _ENCODERS:
+            raise ValueError(f"format {format!r} is none of {', '.join(_ENCODERS)}")
+        output_file.write(path, _ENCODERS[format](self))
 
     @property
     def op(self):
@@ -203,11 +259,63 @@ class Trace:
         if step != 1:
             raise ValueError("a trace is sliced in steps of 1")
         stop = max(start, stop)
-        if start == 0 and max(self.ids, self.threads) <= max(stop, _FREE_NUMBERS):
+        if start == 0 and max(self.ids, self.threads) <= max(stop, history.FREE_NUMBERS):
             columns = (bytes(self._view(k)[:stop]) for k in range(len(COLUMNS)))
         else:
             columns = _core._slice_columns(*self._columns, start, stop)[:-1]
         return self._from_columns(columns, self.meta)
+
+    def window(self, start: int, stop: int | None = None) -> "Trace":
+        """The events from start up to stop, preceded by allocations of the blocks live at start.
+
+        So the heap is as full as it was then, where `trace[start:stop]` begins with an empty one.
+        The allocations come in the order of the blocks' births, each in the size the block has at
+        start and on the thread that allocated it. Indices as in slices.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        columns = trace_tools.window(self._views(), start, max(start, stop))
+        return self._from_columns(columns, self.meta)
+
+    def scaled(self, factor: int | float | Fraction) -> "Trace":
+        """The same events with every size times `factor` (int, float or Fraction), rounded up.
+
+        A float counts as the decimal number it is shown as: 0.1 is a tenth.
+        """
+        return self._from_columns(trace_tools.scaled(self._views(), factor), self.meta)
+
+    def repeated(self, times: int) -> "Trace":
+        """The events `times` times over.
+
+        What survives a round is freed at its end, but for the last, so the peak stays what it is.
+        """
+        return self._from_columns(trace_tools.repeated(self._views(), times), self.meta)
+
+    @classmethod
+    def merged(cls, traces: "Iterable[Trace]", *, meta: dict[str, Any] | None = None) -> "Trace":
+        """Several traces as one, as if the programs ran side by side.
+
+        Each keeps its order, and goes on evenly from the first event to the last. Blocks stay
+        apart, and so do threads: those of the second trace come after those of the first.
+        """
+        traces = tuple(traces)
+        if not all(isinstance(trace, Trace) for trace in traces):
+            raise TypeError("merged() needs an iterable of bsa.Trace")
+        return cls._from_columns(trace_tools.merged([trace._views() for trace in traces]), meta)
+
+    def on_threads(self, count: int) -> "Trace":
+        """The same events on `count` threads: thread t becomes t modulo count."""
+        if count < 1:
+            raise ValueError("a trace has one thread or more")
+        *columns, threads = self._views()
+        columns.append(array("I", [thread % count for thread in threads]))
+        return self._from_columns(columns, self.meta)
+
+    def statistics(self) -> TraceStatistics:
+        """Sizes, lifetimes, peak, threads ...: a TraceStatistics. One pass over the events."""
+        return trace_tools.statistics(self)
+
+    def _views(self):
+        return tuple(map(self._view, range(len(COLUMNS))))
 
     def __eq__(self, other):
         if not isinstance(other, Trace):
@@ -224,6 +332,18 @@ class Trace:
             f"<bsa.Trace of {counted(len(self), 'event')}: {counted(self.ids, 'id')}, "
             f"{counted(self.threads, 'thread')}, peak {counted(self.peak[1], 'byte')}>"
         )
+
+    def _repr_html_(self):
+        from bsa.trace_html import trace_html  # pictures are needed only where they are shown
+
+        return trace_html(self)
+
+
+_ENCODERS = {
+    "bsa": lambda trace: trace_file.encode(trace._columns, trace.meta),
+    "rep": rep.encode,
+    "csv": columns_csv.encode,
+}
 
 
 def _unpickle(columns, meta):

@@ -1,4 +1,4 @@
-"""Trace files: recognising, decoding and encoding them.
+"""Saved traces: decoding and encoding them. Files of other tools are for bsa.importers.
 
 A saved trace, version 1; numbers are little-endian:
 
@@ -17,66 +17,26 @@ length.
 Every function here raises ValueError for bad data, with the place in its text.
 """
 
-import io
 import json
-import re
 import struct
 import sys
-import zipfile
 import zlib
-
-from bsa import _core
 
 MAGIC = b"\x89bsa\r\n\x1a\n"
 VERSION = 1
+BAD = "raise"  # whatever the caller says: a saved trace is a possible history, or damaged
 
 _PROLOGUE = struct.Struct("<8sIII")
 _COLUMNS = {"op": 1, "id": 4, "size": 8, "align": 4, "thread": 4}
-_TEXT_START = re.compile(rb"[0-9]+:")
-_ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
-def read(data):
-    """The columns and meta of a trace file of any kind, given its bytes."""
-    if data.startswith(MAGIC):
-        return decode(data)
-    if data.startswith(b"BSA\x1arec\n"):
-        *columns, facts = _core._read_recording(data)
-        return columns, {"source": "recorder", **facts}
-    if data.startswith(b"PK\x03\x04"):
-        return _read_text(_unzip(data))
-    return _read_text(data)
+def recognises(data):
+    return data.startswith(MAGIC)
 
 
-def _read_text(data):
-    if not _TEXT_START.match(data):
-        raise ValueError(
-            "offset 0: expected a trace, a recording, a memory_replay text or a zip archive of one,"
-            f" found {data[:16]!r}"
-        )
-    *columns, facts = _core._read_memory_replay(data)
-    return columns, {"source": "memory_replay", **facts}
-
-
-# ---- Zip archives ----
-
-
-def _unzip(data):
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.read(_only_member(archive))
-    # What zipfile raises for bad archives, beside ValueError.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error) as error:
-        raise ValueError(f"damaged zip archive: {error}") from None
-
-
-def _only_member(archive):
-    members = [info for info in archive.infolist() if not info.is_dir()]
-    if len(members) != 1:
-        raise ValueError(f"zip archive of {len(members)} files, expected one")
-    if members[0].compress_type not in _ZIP_METHODS:
-        raise ValueError(f"zip archive with compression method {members[0].compress_type}")
-    return members[0]
+def read(data, bad):
+    """The columns and meta of a saved trace."""
+    return decode(data)
 
 
 # ---- Decoding ----
@@ -97,6 +57,8 @@ def decode(data):
 
 
 def _decode_header(data):
+    if not recognises(data):
+        raise ValueError(f"offset 0: expected a saved trace, found {data[:16]!r}")
     if len(data) < _PROLOGUE.size:
         raise ValueError(f"offset {len(data)}: truncated before the header")
     _, version, length, checksum = _PROLOGUE.unpack_from(data)
