@@ -39,6 +39,12 @@ except ModuleNotFoundError as error:
         "or leave the source folder if bsa is installed"
     ) from error
 
+from . import metrics
+from .births import Birth, replay_births
+from .compare import Comparison, compare
+from .pinning import Pin, Pins, pins
+from .sizing import smallest_heap
+from .importers.buddyinfo import BuddyInfo
 from .timeline import Timeline, replay
 from .trace import RecordError, Trace, TraceError, TraceOp
 
@@ -73,8 +79,11 @@ __all__ = [
     "MAX_ORDER",
     "AllocError",
     "Allocator",
+    "Birth",
     "Block",
+    "BuddyInfo",
     "ClosedError",
+    "Comparison",
     "CorruptionError",
     "InUseError",
     "InvalidParamError",
@@ -84,6 +93,8 @@ __all__ = [
     "NotInitializedError",
     "OutOfMemoryError",
     "PageState",
+    "Pin",
+    "Pins",
     "RecordError",
     "Section",
     "Slab",
@@ -92,8 +103,13 @@ __all__ = [
     "Trace",
     "TraceError",
     "TraceOp",
+    "compare",
     "cpu",
     "current_cpu",
+    "metrics",
+    "pins",
     "replay",
+    "replay_births",
     "set_cpu",
+    "smallest_heap",
 ]

@@ -1,23 +1,26 @@
-"""What Jupyter shows of an Allocator: its main numbers, and a map of its pages.
+"""What Jupyter shows of an Allocator, a Section, a Slab, a Timeline and a Comparison.
 
-One fragment without scripts, styles or identifiers of its own, so that any number of them fit into a
-notebook. It takes the colours of its surroundings for text; those of the map are of Okabe and Ito's
-palette, free pages a grey that is visible on light and on dark ground. A large heap has many pages to a cell,
-so that the fragment stays small.
+Fragments without scripts, style sheets or identifiers of their own, so that any number of them fit into a
+notebook. They take the colours of their surroundings for text; those of the pictures are visible on
+light and on dark ground (bsa.views.colours). Whatever the size of what is shown, a fragment stays
+small: pictures of large things are drawn in fewer cells.
 """
 
 from html import escape
 
-from bsa.plot import _USES, _strokes
+from bsa._core import ClosedError
+from bsa.svg import Drawing
 from bsa.units import counted, format_size, percent
-
-_FREE = "#8888884d"
+from bsa.views import colours, page_map, strips
 
 _COLUMNS = 96
 _CELLS = 24 * _COLUMNS  # at most, over all sections
 _SECTIONS = 12  # at most; of further ones only the number is told
 _CELL = 6  # units of the picture
-_LEAST_OPACITY = 0.35
+_PINS_SHOWN = 20
+
+
+# ---- Each kind ----
 
 
 def allocator_html(allocator):
@@ -33,8 +36,95 @@ def allocator_html(allocator):
     return _fragment("bsa.Allocator", _table(_numbers(allocator)) + _maps(sections))
 
 
+def section_html(section):
+    """The same for a section."""
+    try:
+        page_size = section.size // section.total_pages
+    except ClosedError:
+        return _fragment("bsa.Section, removed", "")
+    numbers = [
+        ("heap", f"{format_size(section.size)} at {section.start:#x}"),
+        ("pages", f"{section.total_pages:,} of {format_size(page_size)}"),
+        ("free", f"{section.free_pages:,} ({percent(section.free_pages, section.total_pages)})"),
+        ("free blocks", _free_blocks(section.free_blocks(), page_size)),
+        ("region", f"{format_size(section.region_size)} at {section.region_start:#x}"),
+        ("metadata", format_size(section.metadata_size)),
+    ]
+    return _fragment(f"bsa.Section {section.index}", _table(numbers) + _maps([section]))
+
+
+def slab_html(slab):
+    """The same for a slab: its objects in the order of their addresses."""
+    live = slab.capacity - slab.free_count - slab.remote_free_count
+    numbers = [
+        ("objects", f"{slab.capacity:,} of {counted(slab.size, 'byte')}"),
+        ("live", f"{live:,} ({percent(live, slab.capacity)})"),
+        ("place", f"{format_size(slab.nbytes)} at {slab.base:#x}"),
+        ("owner", f"slot {slab.cpu}, where it is {slab.state}"),
+    ]
+    if slab.remote_free_count:
+        numbers.append(("freed by other slots", f"{slab.remote_free_count:,}, not yet taken back"))
+    return _fragment("bsa.Slab", _table(numbers) + _objects(slab))
+
+
+def timeline_html(timeline):
+    """The same for a timeline: losses at the fullest moment, memory over time, free blocks."""
+    from bsa.views.memory import memory_timeline
+    from bsa.views.orders import order_map
+
+    pictures = memory_timeline(timeline)._repr_html_() + order_map(timeline)._repr_html_()
+    return _fragment("bsa.Timeline", _table(_timeline_numbers(timeline)) + pictures)
+
+
+def comparison_html(comparison):
+    """The same for a comparison: its table, and bars of what each heap needs."""
+    from bsa.compare import _SHOWN, _cells as texts_of
+    from bsa.views.comparing import comparison_bars
+
+    rows = "".join(_comparison_row(texts_of(row)) for row in comparison.rows)
+    headings = ["", *(heading for heading, _, _ in _SHOWN)]
+    table = f"<table><tr>{_cells('th', headings)}</tr>{rows}</table>"
+    return _fragment("bsa.Comparison", table + comparison_bars(comparison)._repr_html_())
+
+
+def pins_html(pins):
+    """The same for what bsa.pins() found."""
+    from bsa.views.pinning import described
+
+    shown = [described(pin) for pin in pins.pins[:_PINS_SHOWN]]
+    if len(pins) > _PINS_SHOWN:
+        shown.append(f"and {len(pins) - _PINS_SHOWN:,} more")
+    return _fragment(repr(pins)[1:-1], "".join(f"<div>{escape(text)}</div>" for text in shown))
+
+
+# ---- Tables ----
+
+
 def _fragment(title, body):
     return f'<div><div style="font-weight:bold">{escape(title)}</div>{body}</div>'
+
+
+def _table(numbers):
+    rows = "".join(
+        f'<tr><th style="text-align:left">{escape(what)}</th>'
+        f'<td style="text-align:left">{escape(how_much)}</td></tr>'
+        for what, how_much in numbers
+    )
+    return f"<table>{rows}</table>"
+
+
+def _cells(tag, texts):
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+
+
+def _comparison_row(cells):
+    """A failure has a name and a reason only, which may be long."""
+    name, *others = cells
+    head = f'<th style="text-align:left">{escape(name)}</th>'
+    if len(others) == 1:
+        reason = f'<td colspan="99" style="text-align:left">{escape(others[0])}</td>'
+        return f"<tr>{head}{reason}</tr>"
+    return f"<tr>{head}{_cells('td', others)}</tr>"
 
 
 def _numbers(allocator):
@@ -61,78 +151,80 @@ def _numbers(allocator):
     return numbers
 
 
-def _table(numbers):
-    rows = "".join(
-        f'<tr><th style="text-align:left">{escape(what)}</th>'
-        f'<td style="text-align:left">{escape(how_much)}</td></tr>'
-        for what, how_much in numbers
-    )
-    return f"<table>{rows}</table>"
+def _timeline_numbers(timeline):
+    """Where most was held: what of it was asked for, and where the rest went."""
+    at = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    held = timeline.allocated[at]
+
+    def of_held(column):
+        return f"{format_size(column[at])} ({percent(column[at], held)} of it)"
+
+    return [
+        ("events", f"{timeline.events:,}; {counted(timeline.survivors, 'block')} never freed"),
+        ("heap", f"{format_size(timeline.managed)} of {format_size(timeline.page_size)} pages"),
+        ("most held", f"{format_size(held)}, seen after event {timeline.event[at]:,}"),
+        ("requested", of_held(timeline.requested)),
+        ("lost to size classes", of_held(timeline.class_rounding)),
+        ("lost to powers of two of pages", of_held(timeline.page_rounding)),
+        ("unused in slabs", of_held(timeline.slab_slack)),
+        (
+            "free then",
+            f"{format_size(timeline.free[at])}, at most"
+            f" {format_size(timeline.largest_free[at])} in one block",
+        ),
+    ]
+
+
+def _free_blocks(counts, page_size):
+    shown = [
+        f"{count:,} × {format_size(page_size << order)}"
+        for order, count in enumerate(counts)
+        if count
+    ]
+    return ", ".join(shown) or "none"
+
+
+# ---- Maps ----
 
 
 def _maps(sections):
     sections, others = sections[:_SECTIONS], len(sections[_SECTIONS:])
     more = f" {counted(others, 'more section')}." if others else ""
-    pages_per_cell = _pages_per_cell([section.total_pages for section in sections])
+    pages_per_cell = page_map.pages_per_cell([s.total_pages for s in sections], _CELLS)
     maps = "".join(_map(section, pages_per_cell) for section in sections)
     cell = "a page" if pages_per_cell == 1 else f"{pages_per_cell:,} pages"
     return f"{maps}{_legend()}<div>Lowest address first; a cell is {cell}.{more}</div>"
 
 
-def _pages_per_cell(pages):
-    """The least power of two with which all sections' cells are few enough."""
-    per_cell = 1
-    while sum(-(-count // per_cell) for count in pages) > _CELLS:
-        per_cell *= 2
-    return per_cell
-
-
 def _legend():
-    uses = [*_USES.values(), ("free", _FREE)]
     return "".join(
-        f'<span style="display:inline-block;width:0.8em;height:0.8em;background:{colour}"></span>'
+        '<span style="display:inline-block;width:0.8em;height:0.8em;'
+        f'background:{paint.colour};opacity:{paint.opacity:g}"></span>'
         f' {name} <span style="display:inline-block;width:1em"></span>'
-        for name, colour in uses
+        for name, paint in page_map.LEGEND
     )
 
 
 def _map(section, pages_per_cell):
     states = section.page_states()
-    cells = [
-        _look(states[start : start + pages_per_cell])
-        for start in range(0, len(states), pages_per_cell)
-    ]
-    columns = min(len(cells), _COLUMNS)
-    rows = -(-len(cells) // _COLUMNS)
-    width, height = columns * _CELL, rows * _CELL
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}"'
-        f' viewBox="0 0 {columns} {rows}" shape-rendering="crispEdges"'
-        ' style="display:block;margin:4px 0">'
-        f"<title>Section {section.index}</title><desc>{_shares(states)}</desc>"
-        + "".join(_path(look, path) for look, path in _strokes(cells, _COLUMNS).items())
-        + "</svg>"
-    )
+    cells = page_map.cell_paints(states, pages_per_cell)
+    return _cell_picture(cells, f"Section {section.index}", page_map.shares(states))
 
 
-def _path(look, path):
-    colour, opacity = look
-    fade = "" if opacity == 1 else f' opacity="{opacity:.2f}"'
-    return f'<path stroke="{colour}"{fade} d="{path}"/>'
+def _objects(slab):
+    bits = int.from_bytes(slab.bitmap, "little")
+    paints = (colours.OBJECT, colours.FREE)
+    cells = [paints[bits >> index & 1] for index in range(slab.capacity)]
+    live = cells.count(colours.OBJECT)
+    note = "<div>Lowest address first; a cell is an object, the grey ones are free.</div>"
+    words = f"{live} of {slab.capacity} objects live"
+    return _cell_picture(cells, f"Slab of {slab.size}-byte objects", words) + note
 
 
-def _shares(states):
-    """What the pages are used for, in words."""
-    uses = [*((state, name) for state, (name, _) in _USES.items()), (0, "free")]
-    shares = (f"{percent(states.count(state), len(states))} {name}" for state, name in uses)
-    return f"{counted(len(states), 'page')}: {', '.join(shares)}"
-
-
-def _look(pages):
-    """A cell's colour and opacity: of its most frequent use, paler the more of it is free."""
-    used = len(pages) - pages.count(0)
-    if used == 0:
-        return _FREE, 1
-    colour = _USES[max(_USES, key=pages.count)][1]
-    quarters = -(-4 * used // len(pages))
-    return colour, _LEAST_OPACITY + (1 - _LEAST_OPACITY) * (quarters - 1) / 3
+def _cell_picture(cells, title, description):
+    drawing = Drawing()
+    for paint, path in strips.strokes(cells, _COLUMNS).items():
+        drawing.cells(0, 0, _CELL, _CELL, path, paint)
+    width = min(len(cells), _COLUMNS) * _CELL
+    height = -(-len(cells) // _COLUMNS) * _CELL
+    return drawing.finished(width, height, title, description).fragment()

@@ -7,34 +7,27 @@ Three panels that can be had one by one or, with a headline, together:
 
 Files stay small whatever the heap's size: a large heap has several pages to a cell, equal
 neighbours in a row are one stroke, and lines keep just the lowest and highest sample of each step
-on the screen.
-Colours are of Okabe and Ito's palette, which colour-blind people can tell apart.
+on the screen. Colours are those of all views: bsa.views.colours.
 """
 
 from typing import NamedTuple
 
-from bsa.svg import INK, Drawing, text_width
-from bsa.units import format_size, percent
+from bsa.svg import FAINT_INK, GRID, INK, Drawing, Paint
+from bsa.units import format_size
+from bsa.views import colours, frame, page_map, strips
+from bsa.views.frame import INNER, LEFT, MARGIN, RIGHT, WIDTH
 
-FAINT_INK, GRID = "#5f6b7a", "#dfe3e8"
-FREE_COLOUR = "#e9ecef"
-
-# Values of bsa.PageState, with their colours; 0 is a free page.
-_USES = {1: ("page blocks", "#0072b2"), 2: ("slabs", "#e69f00"), 3: ("empty slabs", "#cc79a7")}
-
-_WIDTH = 1080
-_MARGIN = 32
-_INNER = _WIDTH - 2 * _MARGIN
-_LABELS = 60  # room for an axis's labels
-
-_MAP_WIDTH = 444
+_WHOLE = RIGHT - MARGIN  # the width of all panels
+_MAP_WIDTH = 430
 _MAP_HEIGHT = 400  # at most
 _MAP_COLUMNS = 128  # at most
 _MAP_CELLS = 96 * _MAP_COLUMNS  # at most
-_SHADES = (0.4, 0.6, 0.8, 1.0)  # of a cell up to 1/4, 1/2, 3/4 and wholly in use
 
-_CHART_WIDTH = _INNER - _LABELS
-_CHART_STEPS = 480  # along the events; each shows its lowest and highest sample
+_STEPS = 480  # along the events; each shows its lowest and highest sample
+
+_HELD, _GRANTED, _REQUESTED = INK, colours.LOSS, colours.REQUESTED
+_HEAP = Paint(colours.BLUE)
+_INDICES = (Paint(colours.SKY), Paint(colours.BLUE), Paint(colours.PURPLE))
 
 
 class HeapMap(NamedTuple):
@@ -52,66 +45,42 @@ def picture(*, title, subtitle, facts, maps, timeline, peak=None):
     y = _draw_maps(drawing, y, maps, timeline.page_size)
     y = _draw_timeline(drawing, y + 34, timeline, peak)
     described = "; ".join(f"{label}: {value} ({note})" for label, value, note in facts)
-    return drawing.document(_WIDTH, y + 20, title, f"{subtitle}. {described}")
+    return str(drawing.finished(WIDTH, y + 20, title, f"{subtitle}. {described}"))
 
 
 def heap_maps(maps, page_size, title="Heap map"):
     """Only the maps, side by side."""
     drawing = Drawing()
-    y = _draw_maps(drawing, _MARGIN, maps, page_size)
-    described = "; ".join(f"{m.caption}: {_shares(m.states)}" for m in maps)
-    return drawing.document(_WIDTH, y + 20, title, described)
+    y = _draw_maps(drawing, frame.TOP, maps, page_size)
+    described = "; ".join(f"{m.caption}: {page_map.shares(m.states)}" for m in maps)
+    return str(drawing.finished(WIDTH, y + 20, title, described))
 
 
 def timeline_chart(timeline, peak=None, title="Timeline"):
     """Only the timeline and the unusable index."""
     drawing = Drawing()
-    y = _draw_timeline(drawing, _MARGIN, timeline, peak)
-    return drawing.document(_WIDTH, y + 20, title, repr(timeline))
+    y = _draw_timeline(drawing, frame.TOP, timeline, peak)
+    return str(drawing.finished(WIDTH, y + 20, title, repr(timeline)))
 
 
 # ---- The headline ----
 
 
 def _draw_headline(drawing, title, subtitle, facts):
-    drawing.text(_MARGIN, 50, _fitted(title, 24, _INNER), size=24, weight="bold")
-    drawing.text(_MARGIN, 74, _fitted(subtitle, 13, _INNER), size=13, fill=FAINT_INK)
-    width = (_INNER - 12 * (len(facts) - 1)) / max(len(facts), 1)
+    drawing.text(MARGIN, 40, frame.fitted(title, 24, _WHOLE), size=24, weight="bold")
+    drawing.text(MARGIN, 64, frame.fitted(subtitle, 13, _WHOLE), size=13, fill=FAINT_INK)
+    width = (_WHOLE - 12 * (len(facts) - 1)) / max(len(facts), 1)
     for index, fact in enumerate(facts):
-        _draw_fact(drawing, _MARGIN + index * (width + 12), 94, width, fact)
-    return 200
+        _draw_fact(drawing, MARGIN + index * (width + 12), 84, width, fact)
+    return 190
 
 
 def _draw_fact(drawing, x, y, width, fact):
-    label, value, note = fact
-    drawing.rect(x, y, width, 74, "#f5f7fa", radius=6)
-    drawing.text(x + 12, y + 20, _fitted(label, 11, width - 16), size=11, fill=FAINT_INK)
+    label, value, note = (frame.fitted(text, 11, width - 16) for text in fact)
+    drawing.rect(x, y, width, 74, GRID._replace(opacity=0.06), radius=6)
+    drawing.text(x + 12, y + 20, label, size=11, fill=FAINT_INK)
     drawing.text(x + 12, y + 44, value, size=20, weight="bold")
-    drawing.text(x + 12, y + 62, _fitted(note, 11, width - 16), size=11, fill=FAINT_INK)
-
-
-def _fitted(text, size, width):
-    """`text`, cut in the middle if it would not fit."""
-    room = int(width / text_width("x", size))
-    if len(text) <= room:
-        return text
-    return f"{text[:room // 2 - 1]}…{text[-(room - room // 2 - 1):]}"
-
-
-def _draw_heading(drawing, y, title, legend):
-    """A panel's title, and at its right the legend: (text, colour, whether it is a line's)."""
-    drawing.text(_MARGIN, y, title, size=15, weight="bold")
-    x = _MARGIN + _INNER
-    for text, colour, is_line in reversed(legend):
-        x -= text_width(text, 12)
-        drawing.text(x, y, text, fill=FAINT_INK)
-        x -= 18
-        if is_line:
-            drawing.line(x - 6, y - 4, x + 12, y - 4, colour, width=2.5)
-            x -= 6
-        else:
-            drawing.rect(x, y - 10, 12, 12, colour, radius=2)
-        x -= 16
+    drawing.text(x + 12, y + 62, note, size=11, fill=FAINT_INK)
 
 
 # ---- The heap map ----
@@ -127,9 +96,7 @@ class _Grid(NamedTuple):
     @classmethod
     def of(cls, pages):
         """The finest grid within limits; powers of two, so that blocks lie on its lines."""
-        pages_per_cell = 1
-        while pages > pages_per_cell * _MAP_CELLS:
-            pages_per_cell *= 2
+        pages_per_cell = page_map.pages_per_cell([pages], _MAP_CELLS)
         cells = max(-(-pages // pages_per_cell), 1)
         columns = 8
         while columns < _MAP_COLUMNS and -(-cells // columns) * _MAP_WIDTH > _MAP_HEIGHT * columns:
@@ -143,16 +110,15 @@ class _Grid(NamedTuple):
 
 def _draw_maps(drawing, y, maps, page_size):
     grid = _Grid.of(max((len(m.states) for m in maps), default=0))
-    legend = [(name, colour, False) for name, colour in _USES.values()]
-    _draw_heading(drawing, y, "Heap map", [*legend, ("free", FREE_COLOUR, False)])
-    drawing.text(_MARGIN, y + 19, _scale_note(grid, page_size), fill=FAINT_INK)
+    note = _scale_note(grid, page_size)
+    y = frame.draw_heading(drawing, y, "Heap map", note, page_map.LEGEND)
     for index, heap_map in enumerate(maps):
-        x = _MARGIN + index * (_INNER + 4) / 2 + _LABELS
-        drawing.text(x, y + 46, heap_map.caption, size=13, weight="bold")
-        drawing.text(x, y + 63, _shares(heap_map.states), fill=FAINT_INK)
-        _draw_map(drawing, x, y + 73, heap_map.states, grid)
-        _draw_addresses(drawing, x, y + 73, grid, page_size)
-    return y + 73 + grid.rows * grid.scale
+        x = LEFT + index * (RIGHT - _MAP_WIDTH - LEFT)
+        drawing.text(x, y + 12, heap_map.caption, size=13, weight="bold")
+        drawing.text(x, y + 29, page_map.shares(heap_map.states), size=11, fill=FAINT_INK)
+        _draw_map(drawing, x, y + 39, heap_map.states, grid)
+        _draw_addresses(drawing, x, y + 39, grid, page_size)
+    return y + 39 + grid.rows * grid.scale
 
 
 def _scale_note(grid, page_size):
@@ -163,56 +129,10 @@ def _scale_note(grid, page_size):
     return f"Lowest address first; a cell is {cell}, paler if some are free."
 
 
-def _shares(states):
-    """What the pages are used for, in words."""
-    shares = [f"{percent(states.count(state), len(states))} {_USES[state][0]}" for state in _USES]
-    return ", ".join([*shares, f"{percent(states.count(0), len(states))} free"])
-
-
 def _draw_map(drawing, x, y, states, grid):
-    colours = [
-        _cell_colour(states[start : start + grid.pages_per_cell])
-        for start in range(0, len(states), grid.pages_per_cell)
-    ]
-    for colour, path in _strokes(colours, grid.columns).items():
-        drawing.cells(x, y, grid.scale, path, colour)
-
-
-def _cell_colour(pages):
-    """The colour of the most frequent use, paler the more of the cell is free."""
-    used = len(pages) - pages.count(0)
-    if used == 0:
-        return FREE_COLOUR
-    colour = _USES[max(_USES, key=pages.count)][1]
-    return _mixed(FREE_COLOUR, colour, _SHADES[(4 * used - 1) // len(pages)])
-
-
-def _mixed(background, colour, share):
-    """`share` of the colour over the background, as #rrggbb."""
-    pairs = zip(bytes.fromhex(background[1:]), bytes.fromhex(colour[1:]))
-    return "#" + bytes(round(b + (c - b) * share) for b, c in pairs).hex()
-
-
-def _strokes(colours, columns):
-    """For each colour a path with one horizontal stroke per run of equal cells in a row."""
-    paths, ends = {}, {}
-    for row, start, length in _runs(colours, columns):
-        colour = colours[row * columns + start]
-        end_row, end = ends.get(colour, (-0.5, 0))  # strokes run along the middle of the row
-        down = f"{row - end_row:g}"
-        paths.setdefault(colour, []).append(f"m{start - end} {down}h{length}")
-        ends[colour] = (row, start + length)
-    return {colour: "".join(parts) for colour, parts in paths.items()}
-
-
-def _runs(colours, columns):
-    """(row, first column, length) of each run of equal cells."""
-    start = 0
-    for cell in range(1, len(colours) + 1):
-        at_end = cell == len(colours) or cell % columns == 0
-        if at_end or colours[cell] != colours[start]:
-            yield start // columns, start % columns, cell - start
-            start = cell
+    cells = page_map.cell_paints(states, grid.pages_per_cell)
+    for paint, path in strips.strokes(cells, grid.columns).items():
+        drawing.cells(x, y, grid.scale, grid.scale, path, paint)
 
 
 def _draw_addresses(drawing, x, y, grid, page_size):
@@ -229,22 +149,31 @@ def _draw_addresses(drawing, x, y, grid, page_size):
 
 
 class _Axes(NamedTuple):
-    """A chart's place on the page and its range: from (0, 0) to (events, top)."""
+    """Of a chart: events across, and something up."""
 
-    x: float
-    y: float
-    height: float
-    events: int
-    top: float
+    across: frame.Axis
+    up: frame.Axis
 
-    def across(self, event):
-        return self.x + _CHART_WIDTH * event / max(self.events, 1)
+    @classmethod
+    def at(cls, y, height, events, top):
+        return cls(frame.Axis(LEFT, RIGHT, 0, events), frame.Axis(y + height, y, 0, top))
 
-    def up(self, value):
-        return self.y + self.height * (1 - value / self.top)
+    @property
+    def ground(self):
+        return self.up.start
 
-    def points(self, events, values):
-        return [(self.across(event), self.up(value)) for event, value in _thinned(events, values)]
+    @property
+    def ceiling(self):
+        return self.up.end
+
+    def draw_line(self, drawing, events, values, stroke):
+        chosen = frame.telling_samples(values, _STEPS)
+        points = [(self.across(events[i]), self.up(values[i])) for i in chosen]
+        drawing.polyline(points, stroke)
+
+    def draw_events(self, drawing, unit, label):
+        ticks = frame.event_ticks(self.across.high)
+        frame.draw_marks(drawing, self.ground, self.across, ticks, label, unit)
 
 
 def _draw_timeline(drawing, y, timeline, peak):
@@ -253,76 +182,63 @@ def _draw_timeline(drawing, y, timeline, peak):
 
 
 def _draw_bytes(drawing, y, timeline, peak):
-    series = [
-        ("pages held", timeline.allocated, "#3d4852"),
-        ("granted", timeline.granted, "#d55e00"),
-        ("requested", timeline.requested, "#009e73"),
-    ]
+    series = (
+        ("pages held", timeline.allocated, _HELD),
+        ("granted", timeline.granted, _GRANTED),
+        ("requested", timeline.requested, _REQUESTED),
+    )
     highest = max([1, *timeline.allocated, *timeline.granted, peak[1] if peak else 0])
     heap = timeline.managed if timeline.managed <= 1.5 * highest else 0
-    step = _binary_step(max(highest, heap) / 5)
+    step = frame.byte_ticks(max(highest, heap)).step
     top = step * int(max(highest, heap) / step + 1.4)  # headroom for labels
-    axes = _Axes(_MARGIN + _LABELS, y + 18, 230, timeline.events, top)
-    _draw_heading(drawing, y, "Live memory", [(name, colour, True) for name, _, colour in series])
-    for tick in range(0, top + 1, step):
-        _draw_level(drawing, axes, tick, format_size(tick))
+    legend = [(name, paint) for name, _, paint in series]
+    y = frame.draw_heading(drawing, y, "Live memory", legend=legend)
+    axes = _Axes.at(y, 230, timeline.events, top)
+    frame.draw_levels(drawing, axes.up, range(0, top + 1, step), format_size)
     if heap:
         _draw_heap_size(drawing, axes, heap, peak)
-    for _, values, colour in series:
-        drawing.polyline(axes.points(timeline.event, values), colour)
+    for _, values, paint in series:
+        axes.draw_line(drawing, timeline.event, values, paint)
     if peak:
         _draw_peak(drawing, axes, peak)
-    _draw_event_axis(drawing, axes, "")
-    return axes.y + axes.height
+    axes.draw_events(drawing, "", lambda event: "")
+    return axes.ground
 
 
 def _draw_heap_size(drawing, axes, heap, peak):
     """Its label stands at the end of the line that is farther from the peak."""
     y = axes.up(heap)
-    drawing.line(axes.x, y, axes.x + _CHART_WIDTH, y, "#0072b2", dash="6 4")
+    drawing.line(LEFT, y, RIGHT, y, _HEAP, dash="6 4")
     label = f"pages of the heap {format_size(heap)}"
-    if peak and peak[0] > axes.events / 2:
-        drawing.text(axes.x, y - 5, label, size=11, fill="#0072b2")
-    else:
-        drawing.text(axes.x + _CHART_WIDTH, y - 5, label, size=11, fill="#0072b2", anchor="end")
+    at_left = peak and peak[0] > axes.across.high / 2
+    x, anchor = (LEFT, None) if at_left else (RIGHT, "end")
+    drawing.text(x, y - 5, label, size=11, anchor=anchor)
 
 
 def _draw_peak(drawing, axes, peak):
     """Its label stands at the top of the chart, above all lines."""
     event, live = peak
     x, y = axes.across(event), axes.up(live)
-    at_right = x > axes.x + 0.8 * _CHART_WIDTH
-    drawing.line(x, axes.y, x, axes.y + axes.height, FAINT_INK, dash="2 3")
+    drawing.line(x, axes.ceiling, x, axes.ground, FAINT_INK, dash="2 3")
     drawing.polygon([(x - 5, y - 9), (x + 5, y - 9), (x, y - 1)], INK)
-    drawing.text(
-        x + (-8 if at_right else 8),
-        axes.y + 11,
-        f"peak {format_size(live)}",
-        size=11,
-        anchor="end" if at_right else None,
-    )
-
-
-_INDEX_COLOURS = ("#56b4e9", "#0072b2", "#cc79a7")
+    side, anchor = (-8, "end") if x > LEFT + 0.8 * INNER else (8, None)
+    label = f"peak {format_size(live)}"
+    drawing.text(x + side, axes.ceiling + 11, label, size=11, anchor=anchor)
 
 
 def _draw_unusable(drawing, y, timeline):
-    axes = _Axes(_MARGIN + _LABELS, y + 32, 120, timeline.events, 1)
     blocks = telling_blocks(timeline)
-    legend = [
-        (format_size(size), colour, True) for (_, size), colour in zip(blocks, _INDEX_COLOURS)
-    ]
-    _draw_heading(drawing, y, "Unusable free space index", legend)
+    legend = [(format_size(size), paint) for (_, size), paint in zip(blocks, _INDICES)]
     note = (
         "Share of the free memory that cannot serve one block of the size: 0 is best, 1 is worst."
     )
-    drawing.text(_MARGIN, y + 19, note, fill=FAINT_INK)
-    for tick in (0, 0.5, 1):
-        _draw_level(drawing, axes, tick, f"{tick:g}")
-    for (order, _), colour in zip(blocks, _INDEX_COLOURS):
-        drawing.polyline(axes.points(timeline.event, timeline.unusable_index(order)), colour)
-    _draw_event_axis(drawing, axes, "events")
-    return axes.y + axes.height + 36
+    y = frame.draw_heading(drawing, y, "Unusable free space index", note, legend)
+    axes = _Axes.at(y, 120, timeline.events, 1)
+    frame.draw_levels(drawing, axes.up, (0, 0.5, 1), lambda share: f"{share:g}")
+    for (order, _), paint in zip(blocks, _INDICES):
+        axes.draw_line(drawing, timeline.event, timeline.unusable_index(order), paint)
+    axes.draw_events(drawing, "events", frame.events_label)
+    return axes.ground + 36
 
 
 def telling_blocks(timeline):
@@ -333,54 +249,3 @@ def telling_blocks(timeline):
     largest = max(timeline.managed // timeline.page_size, 1).bit_length() - 1
     orders = [order for order in (largest - 6, largest - 4, largest - 2) if order >= 0] or [0]
     return [(order, timeline.page_size << order) for order in orders]
-
-
-def _draw_level(drawing, axes, value, label):
-    """A horizontal grid line and its label."""
-    y = axes.up(value)
-    drawing.line(axes.x, y, axes.x + _CHART_WIDTH, y, GRID)
-    drawing.text(axes.x - 8, y + 4, label, size=11, fill=FAINT_INK, anchor="end")
-
-
-def _draw_event_axis(drawing, axes, unit):
-    """Marks at round numbers of events; labels too if `unit` names them."""
-    y = axes.y + axes.height
-    step = _decimal_step(axes.events / 8)
-    for event in range(0, axes.events + 1, step):
-        x = axes.across(event)
-        drawing.line(x, y, x, y + 5, FAINT_INK)
-        if unit:
-            drawing.text(x, y + 19, f"{event:,}", size=11, fill=FAINT_INK, anchor="middle")
-    if unit:
-        drawing.text(axes.x + _CHART_WIDTH, y + 35, unit, size=11, fill=FAINT_INK, anchor="end")
-
-
-def _binary_step(atleast):
-    """The next power of two."""
-    return 1 << max(int(atleast) - 1, 0).bit_length()
-
-
-def _decimal_step(atleast):
-    """The next of 1, 2, 5, 10, 20, ..."""
-    scale = 1
-    while True:
-        for step in (scale, 2 * scale, 5 * scale):
-            if step >= atleast:
-                return step
-        scale *= 10
-
-
-def _thinned(events, values):
-    """The samples, or where there are too many the lowest and highest of each of some steps."""
-    pairs = list(zip(events, values))
-    if len(pairs) <= 2 * _CHART_STEPS:
-        return pairs
-    thin = pairs[:1]
-    for step in range(_CHART_STEPS):
-        part = pairs[step * len(pairs) // _CHART_STEPS : (step + 1) * len(pairs) // _CHART_STEPS]
-        thin += sorted({min(part, key=_value), max(part, key=_value)})
-    return [*thin, pairs[-1]]
-
-
-def _value(pair):
-    return pair[1]

@@ -94,11 +94,11 @@ def study(trace, name, progress, *, size=None, page_size=4096, cpus=None, sample
     cpus = cpus or min(max(trace.threads, 1), MOST_SLOTS)
     kind = {"page_size": page_size, "cpus": cpus}
     if size is None:
-        smallest = smallest_heap(trace, progress=progress, **kind)
+        smallest = _smallest(trace, progress, kind)
         size, end = _look_in_comfort(trace, smallest, samples, progress, kind)
     else:
         end = _look_or_explain(trace, name, size, samples, progress, kind)
-        smallest = smallest_heap(trace, progress=progress, **kind)
+        smallest = _smallest(trace, progress, kind)
     peak = _look(trace[: trace.peak[0] + 1], size, 0, progress, kind)
     return Study(trace, name, size, cpus, smallest, peak, end)
 
@@ -108,6 +108,17 @@ def _look(trace, size, samples, progress, kind):
         step = progress.step("replay", len(trace))
         timeline = replay(trace, heap, samples=samples, progress=step)
         return Look(timeline, b"".join(section.page_states() for section in heap.sections))
+
+
+def _smallest(trace, progress, kind):
+    """smallest_heap(), telling of each size that it tries."""
+
+    def tell(size, events_run):
+        step = progress.step(f"is {format_size(size)} enough", len(trace))
+        if step is not None:
+            step(events_run)
+
+    return smallest_heap(trace, progress=tell, **kind)
 
 
 def _look_in_comfort(trace, smallest, samples, progress, kind):
@@ -123,7 +134,7 @@ def _look_or_explain(trace, name, size, samples, progress, kind):
     try:
         return _look(trace, size, samples, progress, kind)
     except OutOfMemoryError as error:
-        enough = smallest_heap(trace, progress=progress, **kind)
+        enough = _smallest(trace, progress, kind)
         raise DoesNotFit(
             f"{name} does not fit into {exact_size(size)}: {error}; "
             f"{format_size(enough)} would be enough (--size {exact_size(comfortable(enough))})"

@@ -1,0 +1,345 @@
+"""One trace in many heaps: a table of what each needs and loses, beside what other allocators would.
+
+Every row is a task of its own, so they can run anywhere: in processes of this machine, in threads
+(the work is in C, without the GIL), or wherever an executor of somebody else's takes them. A task
+never raises: what goes wrong is what its row says.
+"""
+
+import functools
+import math
+import os
+import pickle
+import threading
+import zlib
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bsa import _core, metrics
+from bsa.progress import Progress
+from bsa.sizing import smallest_heap
+from bsa.study import MOST_SLOTS
+from bsa.timeline import Timeline, columns, replay
+from bsa.trace import Trace
+from bsa.units import counted, format_size
+
+REFERENCES = ("first fit", "best fit", "tlsf")  #: in the order of enum bsa_placement_policy
+
+#: What rows tell: name, and what it means. Bytes, where nothing else is said.
+COLUMNS = {
+    "size": "memory of the heap, metadata included; of a reference, how far its heap ever reaches",
+    "times_peak": "`size` by the most bytes live: what the trace costs, as a ratio",
+    "peak_allocated": "the most bytes of pages in use",
+    "class_rounding": "lost to size classes, when most of the pages are in use",
+    "page_rounding": "lost to powers of two of pages, then",
+    "slab_slack": "unused in slabs' pages, then",
+    "free": "free, then",
+    "largest_free": "the largest free block, then",
+    "sum_of_squares_index": "how far the free memory is from being one block, then: 0 to 1",
+    "huge_share": "the share of it in blocks of 2 MiB or more, then: 0 to 1",
+    "mean_footprint": "pages in use by bytes live, averaged over the samples: a ratio",
+    "peak_footprint": "the most pages in use by the most bytes live: a ratio",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One heap, or one reference, that the trace was run in."""
+
+    name: str  #: or whatever key the configuration has
+    options: dict  #: what it was asked for with
+    #: by the names of COLUMNS; a reference has `size` and `times_peak` only, a failure nothing
+    metrics: dict = field(default_factory=dict)
+    timeline: Timeline | None = None  #: of a heap that the trace fits into
+    error: str = ""  #: why there are no metrics
+
+
+class Comparison(Mapping):
+    """The rows by name, in the order asked for; references last. A read-only mapping; it pickles.
+
+    `trace_peak` is the most bytes live in the trace, and `events` its length.
+    """
+
+    def __init__(self, rows, events, trace_peak):
+        self._rows = {row.name: row for row in rows}
+        self.events = events
+        self.trace_peak = trace_peak
+
+    def __getitem__(self, name):
+        return self._rows[name]
+
+    def __iter__(self):
+        return iter(self._rows)
+
+    def __len__(self):
+        return len(self._rows)
+
+    @property
+    def rows(self):
+        """All Rows."""
+        return tuple(self._rows.values())
+
+    def column(self, name):
+        """One of COLUMNS, an entry for each row; None where a row has none."""
+        if name not in COLUMNS:
+            raise KeyError(name)
+        return tuple(row.metrics.get(name) for row in self.rows)
+
+    def table(self):
+        """All rows as text."""
+        lines = [["", *(heading for heading, _, _ in _SHOWN)], *map(_cells, self.rows)]
+        widths = [max(len(cells[0]) for cells in lines)]
+        full = [cells for cells in lines if len(cells) > 2]
+        widths += [max(map(len, column)) for column in list(zip(*full))[1:]]
+        return "\n".join(_line(cells, widths) for cells in lines)
+
+    def plot(self, ax=None):
+        """Draw a bar for each row with matplotlib: into `ax` or the current axes, which are returned.
+        ImportError: it is not installed."""
+        from bsa.views import comparison_bars  # pictures are needed only where they are shown
+
+        return comparison_bars(self).plot(ax)
+
+    def _repr_html_(self):
+        from bsa.html import comparison_html
+
+        return comparison_html(self)
+
+    def __str__(self):
+        return self.table()
+
+    def __repr__(self):
+        failures = sum(bool(row.error) for row in self.rows)
+        failed = f", {failures} without a result" if failures else ""
+        return f"<bsa.Comparison of {counted(len(self), 'row')}{failed}>"
+
+
+# ---- The table ----
+
+
+def _ratio(value):
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+# Heading, column and how to write it.
+_SHOWN = (
+    ("heap", "size", format_size),
+    ("times peak", "times_peak", _ratio),
+    ("pages in use", "peak_allocated", format_size),
+    ("class rounding", "class_rounding", format_size),
+    ("page rounding", "page_rounding", format_size),
+    ("slab slack", "slab_slack", format_size),
+    ("largest hole", "largest_free", format_size),
+    ("footprint: mean", "mean_footprint", _ratio),
+    ("peak", "peak_footprint", _ratio),
+)
+
+
+def _cells(row):
+    if row.error:
+        return [str(row.name), row.error]
+    shown = ((row.metrics.get(name), text) for _, name, text in _SHOWN)
+    return [str(row.name), *("" if value is None else text(value) for value, text in shown)]
+
+
+def _line(cells, widths):
+    """The name at the left; of a failure the reason, else numbers at the right."""
+    name = cells[0].ljust(widths[0])
+    if len(cells) == 2:
+        return f"{name}  {cells[1]}"
+    return "  ".join([name, *map(str.rjust, cells[1:], widths[1:])]).rstrip()
+
+
+# ---- Tasks ----
+
+
+@dataclass(frozen=True)
+class _Heap:
+    """To run the trace in an Allocator with these options."""
+
+    name: str
+    options: dict
+    samples: int
+
+    def run(self, trace):
+        options = {"cpus": min(max(trace.threads, 1), MOST_SLOTS), **self.options}
+        size = options.pop("size", None)
+        if size is None:
+            kind = {name: options[name] for name in ("page_size", "cpus") if name in options}
+            size = smallest_heap(trace, **kind)
+        with _core.Allocator(size, **options) as heap:
+            timeline = replay(trace, heap, samples=self.samples)
+        return Row(self.name, self.options, _metrics_of(timeline, size, trace.peak[1]), timeline)
+
+
+def _metrics_of(timeline, size, peak):
+    tightest = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    found = {
+        "size": size,
+        "times_peak": metrics.times_peak(size, peak),
+        "peak_allocated": timeline.peak_allocated[-1],
+        "mean_footprint": timeline.mean_footprint,
+        "peak_footprint": timeline.peak_footprint,
+    }
+    at_tightest = {name: getattr(timeline, name)[tightest] for name in COLUMNS if name not in found}
+    return {name: {**found, **at_tightest}[name] for name in COLUMNS}
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """To place the trace's blocks as another allocator would."""
+
+    name: str
+    options: dict
+
+    def run(self, trace):
+        size = reference_extent(trace, self.name, **self.options)
+        found = {"size": size, "times_peak": metrics.times_peak(size, trace.peak[1])}
+        return Row(self.name, self.options, found)
+
+
+def reference_extent(trace, policy, *, header=8, progress=None):
+    """How far the heap of another allocator reaches at most when it places the trace's blocks: bytes
+    from its first to beyond its last. A model in C, of places alone.
+
+    `policy`: "first fit" (the lowest hole that is large enough), "best fit" (the smallest one), both
+    merging at once what is freed, or "tlsf" (two-level segregated fit, with 32 lists to a doubling).
+    `header`: bytes in front of each block, 0 to 32: 8 as in glibc, dlmalloc and most TLSFs, whose
+    other fields lie in what is free; 16 for a header of two words. Blocks are multiples of 16 bytes,
+    and at least 32. What lies behind the last block is used only where no hole will do.
+
+    `progress(events_run)` is called every few milliseconds. O(log holes) an event, for TLSF O(1).
+    """
+    if not isinstance(trace, Trace):
+        raise TypeError(f"reference_extent() needs a bsa.Trace, not {type(trace).__name__}")
+    if policy not in REFERENCES:
+        raise _core.InvalidParamError(f"policy must be one of {REFERENCES}, is {policy!r}")
+    return _core._place(*columns(trace), REFERENCES.index(policy), header, progress)
+
+
+def _failed(task, error):
+    return Row(task.name, task.options, error=str(error) or type(error).__name__)
+
+
+# ---- Where tasks run ----
+
+
+class _Parcel:
+    """A trace on its way to other processes: packed once, compressed, and only if it travels."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    @functools.cached_property
+    def packed(self):
+        return zlib.compress(pickle.dumps(self.trace, protocol=5), level=1)
+
+    def __reduce__(self):
+        return _unpacked, (self.packed,)
+
+
+@functools.lru_cache(maxsize=1)  # several tasks may reach one process
+def _unpacked(packed):
+    return _Parcel(pickle.loads(zlib.decompress(packed)))
+
+
+_delivered = None  # the parcel that this process was started with
+
+
+def _deliver(parcel):
+    global _delivered
+    _delivered = parcel
+
+
+def _run_delivered(task):
+    return _run(task, _delivered)
+
+
+def _run(task, parcel):
+    try:
+        return task.run(parcel.trace)
+    except Exception as error:
+        return _failed(task, error)
+
+
+def _start_method():
+    """How to start processes: as multiprocessing would, but a process of several threads (a notebook's
+    kernel) is not forked, since a lock that one of them holds would stay locked in the child."""
+    import multiprocessing
+
+    method = multiprocessing.get_context().get_start_method()
+    return "forkserver" if method == "fork" and threading.active_count() > 1 else method
+
+
+@contextmanager
+def _submitting(trace, executor, tasks):
+    """Gives a function that submits a task and returns its future. A pool of our own gets the trace
+    when a process starts; to another executor it goes with each task."""
+    # Here: at the top they would make `import bsa` take a third longer.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    parcel = _Parcel(trace)
+    if executor is not None:
+        yield lambda task: executor.submit(_run, task, parcel)
+        return
+    workers = max(min(tasks, os.cpu_count() or 1), 1)
+    context = get_context(_start_method())
+    with ProcessPoolExecutor(workers, context, _deliver, (parcel,)) as pool:
+        try:
+            yield lambda task: pool.submit(_run_delivered, task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _rows_of(tasks, submit, progress):
+    """By name, as they come in."""
+    from concurrent.futures import as_completed
+
+    rows, futures = {}, {}
+    for task in tasks:
+        try:
+            futures[submit(task)] = task
+        except Exception as error:  # the executor is broken, or shut down
+            rows[task.name] = _failed(task, error)
+    step = progress.step("compare", len(tasks))
+    for future in as_completed(futures):
+        task = futures[future]
+        try:
+            rows[task.name] = future.result()
+        except Exception as error:  # it could not be sent, or its process died
+            rows[task.name] = _failed(task, error)
+        if step is not None:
+            step(len(rows))
+    return rows
+
+
+def compare(trace, configurations, *, samples=1000, references=REFERENCES, header=8, executor=None):
+    """Run a trace in many heaps, side by side, and return a Comparison.
+
+    `configurations` maps names to dicts of the Allocator's keyword arguments, and `size`, the bytes
+    of the heap, metadata included; without it, the smallest heap is found and used. `cpus` is by
+    default one a thread of the trace, at most 64. `samples`: looks at each heap, from which come its
+    timeline and the moment that most columns tell of.
+
+    `references` are what to compare with: names of policies in reference_extent, which also explains
+    `header`.
+
+    What does not fit, or is no possible configuration, becomes a row that says why. `executor` is
+    any concurrent.futures.Executor; None: a pool of processes of this machine, for which a script
+    needs the usual `if __name__ == "__main__":` where processes are not forked. On a terminal,
+    progress is shown on stderr.
+    """
+    if not isinstance(trace, Trace):
+        raise TypeError(f"compare() needs a bsa.Trace, not {type(trace).__name__}")
+    if not isinstance(configurations, Mapping):
+        raise TypeError(f"configurations is a dict, not {type(configurations).__name__}")
+    tasks = [_Heap(name, options, samples) for name, options in configurations.items()]
+    tasks += [_Reference(name, {"header": header}) for name in references]
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise _core.InvalidParamError("a configuration has the name of a reference")
+    with Progress() as progress, _submitting(trace, executor, len(tasks)) as submit:
+        rows = _rows_of(tasks, submit, progress)
+    return Comparison([rows[name] for name in names], len(trace), trace.peak[1])

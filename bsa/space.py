@@ -1,0 +1,132 @@
+"""A heap as extents: what lies where, from the first byte of each region to the last.
+
+All that the views of a heap draw is gathered here, once, through the allocator's public methods;
+meanwhile no other thread may change the heap. The extents of a section are in the order of their
+offsets and leave nothing out.
+"""
+
+from typing import NamedTuple
+
+from bsa._core import MAX_ORDER
+
+
+class Extent(NamedTuple):
+    """A piece of a region. `start` counts from the region's first byte."""
+
+    start: int
+    size: int  #: bytes
+    kind: str  #: metadata, free, pages, block, parked or slab
+    order: int = 0  #: of what is free: 2^order pages
+    slab: object = None  #: of a slab: its bsa.Slab
+    live: tuple = ()  #: of a slab: its live objects as (address, size, kind), like those of walk()
+
+    @property
+    def end(self):
+        return self.start + self.size
+
+    @property
+    def is_idle(self):
+        """A slab that trim(), or an allocation that finds nothing else, gives back."""
+        return self.kind == "slab" and not self.live
+
+
+class Space(NamedTuple):
+    """One section."""
+
+    section: int  #: its index
+    base: int  #: address of the region's first byte
+    heap: int  #: offset of the heap
+    size: int  #: bytes, from the region's first byte to the heap's last
+    page_size: int
+    extents: tuple  #: of Extent
+
+    @property
+    def first_page(self):
+        """The number of the heap's first page. Blocks of 2^k pages begin at multiples of 2^k."""
+        return (self.base + self.heap) // self.page_size
+
+    @property
+    def end_page(self):
+        return (self.base + self.size) // self.page_size
+
+    def page_of(self, extent):
+        return (self.base + extent.start) // self.page_size
+
+    @property
+    def top_order(self):
+        """The largest order that fits into as many pages."""
+        return min((self.end_page - self.first_page).bit_length() - 1, MAX_ORDER)
+
+
+def spaces(allocator):
+    """A Space for each section."""
+    walks = _by_section(allocator.sections, allocator.walk(), lambda item: item[0])
+    slabs = _by_section(allocator.sections, allocator.slabs(), lambda slab: slab.base)
+    sections = zip(allocator.sections, walks, slabs)
+    return [_space(allocator, section, walk, mine) for section, walk, mine in sections]
+
+
+def _by_section(sections, items, address_of):
+    """The items of each section, by address."""
+    lists = [[] for _ in sections]
+    bounds = [(section.start, section.start + section.size) for section in sections]
+    current = 0  # neighbours mostly lie in one section
+    for item in items:
+        address = address_of(item)
+        if not bounds[current][0] <= address < bounds[current][1]:
+            current = next(i for i, (start, end) in enumerate(bounds) if start <= address < end)
+        lists[current].append(item)
+    return [sorted(items, key=address_of) for items in lists]
+
+
+def _space(allocator, section, walk, slabs):
+    base = section.region_start
+    heap, size = section.start - base, section.start - base + section.size
+    extents = [Extent(0, heap, "metadata"), *_free(section, base, allocator.page_size)]
+    extents += _used(walk, slabs, base, allocator.page_size)
+    extents.sort()
+    return Space(section.index, base, heap, size, allocator.page_size, tuple(extents))
+
+
+def _free(section, base, page_size):
+    for order in range(MAX_ORDER + 1):
+        for address in section.free_list(order):
+            yield Extent(address - base, page_size << order, "free", order)
+
+
+def _used(walk, slabs, base, page_size):
+    """Extents of slabs and of page blocks: of what is walked, objects lie in slabs."""
+    position = 0
+    for slab in slabs:
+        while position < len(walk) and walk[position][0] < slab.base:
+            yield from _page_block(walk[position], base)
+            position += 1
+        start = position
+        end = slab.base + slab.nbytes
+        while position < len(walk) and walk[position][0] < end:
+            position += 1
+        live = tuple(walk[start:position])
+        yield Extent(slab.base - base, slab.nbytes, "slab", 0, slab, live)
+    for item in walk[position:]:
+        yield from _page_block(item, base)
+
+
+def _page_block(item, base):
+    address, size, kind = item
+    yield Extent(address - base, size, kind)
+
+
+def free_after_trim(space):
+    """Per order the set of the first pages of the blocks that are free once idle slabs are given
+    back, merged as buddies are."""
+    free = [set() for _ in range(MAX_ORDER + 1)]
+    for extent in space.extents:
+        if extent.kind == "free" or extent.is_idle:
+            order = (extent.size // space.page_size).bit_length() - 1
+            free[order].add(space.page_of(extent))
+    for order in range(MAX_ORDER):
+        pairs = {page for page in free[order] if not page >> order & 1}
+        pairs = {page for page in pairs if page ^ 1 << order in free[order]}
+        free[order + 1] |= pairs
+        free[order] -= pairs | {page ^ 1 << order for page in pairs}
+    return free

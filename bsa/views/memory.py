@@ -1,0 +1,98 @@
+"""The stacked timeline: what was asked for, what is lost on top of it, and what is free."""
+
+from dataclasses import dataclass
+
+from bsa.svg import Drawing
+from bsa.timeline import Timeline
+from bsa.units import format_size, percent
+from bsa.views import colours, frame
+from bsa.views.view import View
+
+_HEIGHT = 260
+_STEPS = 300  # along the events; each shows its lowest and highest sample
+
+_BANDS = (
+    ("requested", colours.REQUESTED),
+    ("lost by rounding up", colours.LOSS),
+    ("held beyond that", colours.SLACK),
+    ("free", colours.FREE),
+)
+
+
+def memory_timeline(timeline):
+    """Bytes over events, stacked: requested, lost by rounding, held otherwise, free."""
+    return MemoryTimeline(timeline)
+
+
+@dataclass(frozen=True)
+class MemoryTimeline(View):
+    """The data: a timeline."""
+
+    timeline: Timeline
+
+    def bands(self):
+        """(events, four tuples of bytes): the heights of the bands, from the bottom up."""
+        t = self.timeline
+        chosen = frame.telling_samples(t.allocated, _STEPS)
+        samples = [(t.requested[i], t.granted[i], t.allocated[i]) for i in chosen]
+        bands = zip(*(_heights(*sample, t.managed) for sample in samples))
+        return [t.event[i] for i in chosen], tuple(bands)
+
+    @property
+    def top(self):
+        """Of the axis. Where most of the heap is never used, not all of it is drawn."""
+        return min(self.timeline.managed, int(1.6 * max(1, max(self.timeline.allocated))))
+
+    def picture(self):
+        drawing = Drawing()
+        y = frame.draw_heading(drawing, frame.TOP, "Memory", self._note(), _BANDS)
+        across = frame.Axis(frame.LEFT, frame.RIGHT, 0, self.timeline.events)
+        up = frame.Axis(y + _HEIGHT, y, 0, self.top)
+        self._draw_bands(drawing, across, up)
+        frame.draw_levels(drawing, up, frame.byte_ticks(self.top), format_size)
+        ticks = frame.event_ticks(self.timeline.events)
+        frame.draw_marks(drawing, y + _HEIGHT, across, ticks, frame.events_label, "events")
+        height = y + _HEIGHT + 44
+        return drawing.finished(frame.WIDTH, height, "Memory over time", self._description())
+
+    def _note(self):
+        hidden = self.timeline.managed - self.top
+        more = f"; {format_size(hidden)} more are free above" if hidden > 0 else ""
+        return f"Bytes, stacked. The heap has {format_size(self.timeline.managed)}{more}."
+
+    def _draw_bands(self, drawing, across, up):
+        events, bands = self.bands()
+        top, floor = self.top, [0] * len(events)
+        for (name, paint), heights in zip(_BANDS, bands):
+            ceiling = [min(low + height, top) for low, height in zip(floor, heights)]
+            upper = [(across(event), up(value)) for event, value in zip(events, ceiling)]
+            lower = [(across(event), up(value)) for event, value in zip(events, floor)]
+            drawing.polygon([*upper, *reversed(lower)], paint, title=name)
+            floor = ceiling
+
+    def _description(self):
+        t = self.timeline
+        at = max(range(len(t)), key=t.allocated.__getitem__)
+        heights = _heights(t.requested[at], t.granted[at], t.allocated[at], t.managed)
+        parts = [
+            f"{format_size(size)} {name} ({percent(size, t.managed)})"
+            for (name, _), size in zip(_BANDS, heights)
+        ]
+        return f"Where most is held, at event {t.event[at]:,}: {', '.join(parts)}"
+
+    def _plot(self, ax):
+        from bsa.views.figure import rgba
+
+        events, bands = self.bands()
+        mebibytes = [[value / 2**20 for value in band] for band in bands]
+        paints = [rgba(paint) for _, paint in _BANDS]
+        ax.stackplot(events, *mebibytes, labels=[name for name, _ in _BANDS], colors=paints)
+        ax.set_ylim(0, self.top / 2**20)
+        ax.set_xlabel("events")
+        ax.set_ylabel("memory (MiB)")
+        ax.legend(loc="upper left")
+        ax.set_title("Memory over time")
+
+
+def _heights(requested, granted, allocated, managed):
+    return requested, granted - requested, allocated - granted, managed - allocated
