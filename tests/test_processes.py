@@ -197,6 +197,31 @@ def test_a_child_forked_by_another_thread_can_start_threads_that_allocate(make):
         pool.submit(in_child, child).result()
 
 
+def test_the_thread_numbers_of_threads_left_behind_are_free_in_a_forked_child():
+    all_numbered, resume = threading.Barrier(9), threading.Event()
+
+    def take_a_number():
+        bsa.current_cpu()
+        all_numbered.wait()
+        resume.wait()
+
+    def child():
+        numbers = []
+        thread = threading.Thread(target=lambda: numbers.append(bsa.current_cpu()))
+        thread.start()
+        thread.join()
+        assert numbers == [1 if bsa.current_cpu() == 0 else 0]
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(take_a_number)
+        all_numbered.wait()
+        try:
+            in_child(child)
+        finally:
+            resume.set()
+
+
 def test_a_fork_within_the_callback_for_lack_of_memory_leaves_two_heaps(make):
     heap = make(1 << 16)
     held = heap.malloc(heap.largest_free)
@@ -428,17 +453,26 @@ def test_a_child_forked_between_two_batches_of_a_replay_can_use_the_heap(make):
         in_child(lambda: use(heap))
 
 
-def test_a_child_forked_between_two_batches_of_a_replay_cannot_close_the_heap(make):
-    """The replay is still under way, as far as the child can tell; the thread that ran it is not."""
+def test_a_child_forked_between_two_batches_of_another_threads_replay_can_close_the_heap(make):
+    """The replay is under way in the parent; the child has not the thread that ran it."""
+    heap = make(SIZE)
+    with paused_replay(heap):
+        in_child(heap.close)
+        with pytest.raises(bsa.InUseError):
+            heap.close()
+    assert not heap.closed
+
+
+def test_a_child_forked_by_the_thread_that_replays_cannot_close_the_heap(make):
+    """Not before that replay, which goes on in the child, too, has ended."""
     heap = make(SIZE)
 
-    def child():
+    def close_too_early():
         with pytest.raises(bsa.InUseError):
             heap.close()
 
-    with paused_replay(heap):
-        in_child(child)
-    assert not heap.closed
+    trace = bsa.Trace.from_events([(bsa.TraceOp.ALLOC, 0, 64, 0, 0)])
+    bsa.replay(trace, heap, progress=lambda events_run: in_child(close_too_early))
 
 
 # --- multiprocessing ---
