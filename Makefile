@@ -28,12 +28,16 @@ VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 PY := $(VENV)/bin/python
 endif
 
+TSAN_LIB = $(shell gcc -print-file-name=libtsan.so)
+# ThreadSanitizer of older compilers cannot live with much address randomisation: switch it off where that is allowed.
+FIXED_ADDRESSES = $(shell setarch $$(uname -m) -R true 2>/dev/null && echo "setarch $$(uname -m) -R")
 ASAN_LIBS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so.6)
+ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:allow_user_poisoning=0
 
 # Of an instrumented build, the tests of how the package is built and of the C programs say nothing new.
-VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_c.py
+VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_c.py --ignore=tests/test_fuzz.py --ignore=tests/test_mutants.py
 
-.PHONY: help demo test test-c test-asan test-tsan test-debug bench lint format dist check-dist prepare build clean
+.PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind fuzz mutants coverage bench lint format dist check-dist prepare build clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -47,20 +51,71 @@ test: build ## all tests
 test-c: build ## only the C programs and the check that the core is freestanding
 	@$(PY) -m pytest tests/test_c.py $(ARGS)
 
-test-tsan: build ## the C programs under ThreadSanitizer
+test-tsan: build ## the C programs and the Python tests with threads under ThreadSanitizer
 	@BSA_C_SANITIZE=thread $(PY) -m pytest tests/test_c.py -k program $(ARGS)
+	@BSA_SANITIZE=thread $(PY) setup.py -q build
+	@# Only what Python prints is captured: reports are seen, and make the run fail at its end.
+	@env PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-tsan/lib" LD_PRELOAD="$(TSAN_LIB)" \
+	    $(FIXED_ADDRESSES) $(PY) -m pytest --capture=sys tests/test_threads.py tests/test_free_threading.py $(ARGS)
 
 test-asan: build ## the C programs and the Python tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@BSA_C_SANITIZE=address,undefined $(PY) -m pytest tests/test_c.py -k program $(ARGS)
+	@BSA_C_SANITIZE=address,undefined $(PY) -m pytest tests/test_c.py tests/test_fuzz.py -k "program or target" $(ARGS)
 	@BSA_SANITIZE=address,undefined $(PY) setup.py -q build
+	@# Free memory is not poisoned but in tests/test_poison.py: many tests read a whole buffer, heap and all.
 	@# libstdc++ too, or AddressSanitizer misses the exceptions of C++ libraries loaded later (NumPy's, for one).
 	@env BSA_SANITIZE=address,undefined PYTHONMALLOC=malloc PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-asan/lib" \
-	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	    ASAN_OPTIONS=$(ASAN_OPTIONS) UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$(ASAN_LIBS)" $(PY) -m pytest -rfE $(VARIANT_TESTS) $(ARGS)
 
 test-debug: build ## the Python tests with every internal assertion on
 	@BSA_DEBUG=1 $(PY) setup.py -q build
 	@PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-debug/lib" $(PY) -m pytest $(VARIANT_TESTS) $(ARGS)
+
+test-leaks: prepare ## no call leaks a reference: by Debian's debug build of Python, which counts them
+	@$(MAKE) prepare PACKAGES=python3-dbg
+	@python3-dbg setup.py -q build --build-base build-dbg --build-lib build-dbg/lib
+	@PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-dbg/lib" \
+	    python3-dbg -m pytest tests/test_leaks.py $(ARGS)
+
+test-valgrind: build ## uses after free are found by valgrind, too
+	@$(MAKE) prepare PACKAGES=valgrind
+	@BSA_VALGRIND=1 $(PY) setup.py -q build
+	@env BSA_VALGRIND=1 PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-valgrind/lib" \
+	    $(PY) -m pytest tests/test_poison.py $(ARGS)
+
+SECONDS_EACH ?= 600
+FUZZ_TARGETS := operations regions traces
+FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+    -DBSA_DEBUG=3 -DBSA_POISON_ASAN -Icsrc/core -Icsrc/hosted -Itests/c -Itests/fuzz
+FUZZED := csrc/core/all.c $(filter-out %/recorder.c,$(wildcard csrc/hosted/*.c))
+
+fuzz: prepare ## inputs that break the core or the readers of traces; SECONDS_EACH=600 for each target
+	@$(MAKE) prepare PACKAGES="clang libclang-rt-dev"
+	@$(PY) tests/fuzz/seeds.py build-fuzz/seeds
+	@for target in $(FUZZ_TARGETS); do \
+	    echo "fuzzing $$target for $(SECONDS_EACH) s"; \
+	    mkdir -p build-fuzz/$$target; \
+	    clang $(FUZZ_FLAGS) tests/fuzz/fuzz_$$target.c $(FUZZED) -o build-fuzz/fuzz_$$target || exit 1; \
+	    build-fuzz/fuzz_$$target -max_total_time=$(SECONDS_EACH) -max_len=70000 -timeout=60 -verbosity=0 -print_funcs=0 \
+	        -print_final_stats=1 -artifact_prefix=build-fuzz/$$target- \
+	        build-fuzz/$$target build-fuzz/seeds/$$target || exit 1; \
+	done
+
+mutants: build ## puts faults into the core and tells which test finds each; ARGS="buddy": only those of that name
+	@$(PY) tests/mutants/run.py $(ARGS)
+
+coverage: build ## lines and branches of the C code that the tests reach; needs gcovr
+	@rm -rf build-coverage
+	@BSA_COVERAGE=1 $(PY) setup.py -q build
+	@BSA_C_COVERAGE=1 $(PY) -m pytest -q tests/test_c.py -k program --basetemp=build-coverage/c
+	@PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-coverage/lib" $(PY) -m pytest -q $(VARIANT_TESTS)
+	@gcovr --root . --filter csrc/core --filter csrc/python --json build-coverage/all.json build-coverage
+	@gcovr --root . --add-tracefile build-coverage/all.json --filter csrc/core --branches
+	@gcovr --root . --add-tracefile build-coverage/all.json --filter csrc/core --filter csrc/python
+	@gcovr --root . --add-tracefile build-coverage/all.json --filter csrc/core --print-summary \
+	    --fail-under-line 95 --fail-under-branch 90 --output build-coverage/core.txt
+	@gcovr --root . --add-tracefile build-coverage/all.json --filter csrc/python --print-summary \
+	    --fail-under-line 90 --output build-coverage/python.txt
 
 bench: build ## speed, as ratios to other ways of doing the same
 	@for script in tests/bench/bench_*.py; do \

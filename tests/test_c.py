@@ -4,7 +4,8 @@ A test program gets csrc/core, and such hosted sources as its first line asks fo
 
     /* needs: hosted/threads.c hosted/registry.c */
 
-BSA_C_SANITIZE=thread (or address,undefined) in the environment runs the same programs under that sanitizer.
+BSA_C_SANITIZE=thread (or address,undefined) in the environment runs the same programs under that sanitizer;
+BSA_C_COVERAGE=1 compiles them with gcov's counters, and without the core's assertions: those are no branches to be taken.
 """
 
 import os
@@ -20,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CORE = ROOT / "csrc" / "core"
 ALL = CORE / "all.c"
 SANITIZE = os.environ.get("BSA_C_SANITIZE")
+COVERAGE = os.environ.get("BSA_C_COVERAGE")
 CC = shutil.which(os.environ.get("CC", "gcc")) or shutil.which("cc")
 COMPILERS = [c for c in ("gcc", "clang") if shutil.which(c)]
 
@@ -31,6 +33,9 @@ if SANITIZE:
     # ThreadSanitizer does not understand fences, and GCC says so. What lies between ours is atomic, so no race is
     # reported wrongly. (GCC accepts any -Wno-..., Clang complains about those it does not know.)
     HOSTED += ["-Wno-unknown-warning-option", "-Wno-tsan"]
+
+if COVERAGE:
+    HOSTED += ["--coverage", "-O0", "-UBSA_DEBUG"]
 
 FREESTANDING = ["-std=c11", "-ffreestanding", "-nostdlib", *WARNINGS]
 if platform.machine() == "aarch64":

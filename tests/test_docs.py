@@ -58,7 +58,9 @@ def run_block(code, names, page, line):
     assert not report, "".join(report)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=page_id)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "fragmentation.md"], ids=page_id
+)
 def test_the_python_of_a_page_runs_as_shown(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {"__name__": "__main__"}

@@ -9,7 +9,7 @@ import pytest
 
 from bsa import plot
 from bsa.svg import text_width
-from bsa.timeline import ORDERS, Timeline
+from bsa.timeline import NUMBERS, ORDERS, Timeline
 
 FREE, BLOCK, SLAB, EMPTY = range(4)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -19,7 +19,9 @@ def timeline_of(rows, *, events=1000, page_size=4096, managed=1 << 20):
     """`rows` are (event, requested, granted, allocated); blocks and indices are made up."""
     table = array("q")
     for row in rows:
-        table.extend([*row, *[1] * ORDERS, *range(0, 40 * ORDERS, 40), *[-1000] * ORDERS])
+        others = [0] * (len(NUMBERS) - len(row))
+        per_order = [*[1] * ORDERS, *range(0, 40 * ORDERS, 40), *[-1000] * ORDERS]
+        table.extend([*row, *others, *per_order])
     return Timeline(table.tobytes(), events, 0, page_size, managed)
 
 
@@ -38,7 +40,7 @@ def texts(svg):
 
 
 def cells(svg):
-    """The maps of a picture: per map {(row, column): colour}, read back from the strokes."""
+    """The maps of a picture: per map {(row, column): (colour, opacity)}, read back from the strokes."""
     maps = {}
     for path in ElementTree.fromstring(svg).iter(SVG + "path"):
         place = path.get("transform")
@@ -48,23 +50,25 @@ def cells(svg):
             for column in range(x, x + int(length)):
                 cell = maps.setdefault(place, {})
                 assert (int(y), column) not in cell, "no cell is painted twice"
-                cell[int(y), column] = path.get("stroke")
+                cell[int(y), column] = path.get("stroke"), float(path.get("stroke-opacity", 1))
             x += int(length)
     return list(maps.values())
 
 
 def colours_of(states):
-    """The colours of the cells of one map, in order of addresses."""
+    """The colours and opacities of the cells of one map, in order of addresses."""
     (painted,) = cells(plot.heap_maps([plot.HeapMap("", bytes(states))], 4096))
     return [painted[place] for place in sorted(painted)]
 
 
-def test_a_picture_is_an_svg_with_title_description_and_background(timeline):
+def test_a_picture_is_an_svg_with_title_description_and_a_ground_for_light_and_dark(timeline):
     root = ElementTree.fromstring(picture_of(timeline, facts=[("peak", "1 MiB", "a note")]))
     assert root.tag == SVG + "svg"
     assert root.find(SVG + "title").text == "a title"
     assert "peak: 1 MiB (a note)" in root.find(SVG + "desc").text
-    assert root.find(SVG + "rect").get("fill") == "#ffffff"
+    assert root.get("role") == "img"
+    assert root.find(SVG + "rect").get("class") == "ground"
+    assert "prefers-color-scheme:dark" in root.find(SVG + "style").text
 
 
 def test_names_that_xml_does_not_allow_are_escaped(timeline):
@@ -96,11 +100,9 @@ def test_a_cell_of_many_pages_has_the_colour_of_their_use_paler_the_more_are_fre
     states = [state for case in cases for state in case] + [FREE] * (per_cell * 96 * 128 - 20)
     full, mostly, little, none, block = colours_of(states)[:5]
 
-    def darkness(colour):
-        return -sum(bytes.fromhex(colour[1:]))
-
-    assert darkness(full) > darkness(mostly) > darkness(little) > darkness(none)
-    assert block != full
+    assert full[0] == mostly[0] == little[0] != none[0]
+    assert 1 == full[1] > mostly[1] > little[1] > none[1]
+    assert block[0] not in (full[0], none[0])
 
 
 def test_a_single_used_page_in_a_free_region_can_be_seen():

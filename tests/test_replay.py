@@ -12,8 +12,7 @@ from array import array
 import pytest
 
 import bsa
-from bsa import _core
-from bsa.sizing import comfortable, smallest_heap
+from bsa import _core, metrics
 from bsa.timeline import ORDERS
 from bsa.trace import Trace, TraceOp
 
@@ -89,6 +88,17 @@ class ByHand:
     def granted(self):
         return sum(map(self.heap.usable_size, self.address.values()))
 
+    @property
+    def losses(self):
+        """Rounding to classes, to blocks, and what slabs have beside live objects."""
+        kinds = {address: kind for address, _, kind in self.heap.walk()}
+        lost = {"object": 0, "pages": 0}
+        for block, address in self.address.items():
+            lost[kinds[address]] += self.heap.usable_size(address) - self.size[block]
+        objects = sum(slab.size * len(slab.objects()) for slab in self.heap.slabs())
+        pages = sum(slab.nbytes for slab in self.heap.slabs())
+        return lost["object"], lost["pages"], pages - objects
+
 
 def layout(heap):
     """Every live allocation, as offsets, and every page."""
@@ -154,9 +164,51 @@ def assert_sample(timeline, k, hand):
     assert timeline.granted[k] == hand.granted
     assert timeline.allocated[k] == heap.allocated_bytes
     assert timeline.free_blocks[k] == heap.free_blocks()
+    losses = (timeline.class_rounding[k], timeline.page_rounding[k], timeline.slab_slack[k])
+    assert losses == hand.losses
+    assert sum(losses) == timeline.allocated[k] - timeline.requested[k]
+    assert_free(timeline, k, heap)
     for order in range(ORDERS):
         assert timeline.unusable_index(order)[k] == heap.unusable_index(order)
         assert timeline.extfrag_index(order)[k] == heap.extfrag_index(order)
+
+
+def assert_free(timeline, k, heap):
+    counts, page_size = heap.free_blocks(), heap.page_size
+    assert timeline.free[k] == metrics.free_pages(counts) * page_size
+    assert timeline.largest_free[k] == heap.largest_free
+    assert timeline.huge_share[k] == metrics.huge_share(counts, page_size)
+    index = metrics.sum_of_squares_index(counts)
+    assert timeline.sum_of_squares_index[k] == pytest.approx(index)
+    for order in range(ORDERS):
+        percent = metrics.extfrag_for_order(counts, order)
+        assert timeline.extfrag_percent(order)[k] == percent
+
+
+@pytest.mark.parametrize("page_size", [256, 4096, 1 << 21])
+def test_samples_of_other_page_sizes_are_as_true(page_size):
+    trace = random_trace(300, seed=1)
+    with heap_of(128 << 20, page_size=page_size) as heap:
+        timeline = bsa.replay(trace, heap)
+        assert_free(timeline, 0, heap)
+        assert timeline.allocated[0] + timeline.free[0] == timeline.managed
+
+
+def test_peaks_are_those_of_all_events_whatever_the_samples():
+    events = [(ALLOC, 0, 100_000, 0, 0), (FREE, 0, 0, 0, 0), (ALLOC, 0, 10, 0, 0)]
+    with heap_of() as heap:
+        timeline = bsa.replay(Trace.from_events(events), heap)
+        assert (timeline.requested[0], timeline.peak_requested[0]) == (10, 100_000)
+        assert timeline.peak_allocated[0] == 2**17
+        assert timeline.peak_footprint == 2**17 / 100_000
+
+
+def test_the_peak_of_the_bytes_asked_for_is_the_trace_s():
+    trace = random_trace(2000, seed=3)
+    with heap_of() as heap:
+        timeline = bsa.replay(trace, heap, samples=20)
+    assert timeline.peak_requested[-1] == trace.peak[1]
+    assert list(timeline.peak_requested) == sorted(timeline.peak_requested)
 
 
 @pytest.mark.parametrize("samples, taken", [(0, 1), (1, 1), (3, 3), (10, 10), (2**40, 10)])
@@ -261,10 +313,13 @@ def test_samples_is_a_number_from_0_up(samples, error):
         bsa.replay(churn(2), heap, samples=samples)
 
 
+# What is bad, as the text says it and as it is counted.
 IMPOSSIBLE = {
-    "there is no such operation": [(9, 0, 8, 0, 0)],
-    "allocates an id that is alive already": [(ALLOC, 0, 8, 0, 0)],
-    "uses an id that is not alive": [(FREE, 1, 0, 0, 0)],
+    "there is no such operation": ("unknown_ops", (9, 0, 8, 0, 0)),
+    "allocates an id that is alive already": ("repeated_ids", (ALLOC, 0, 8, 0, 0)),
+    "frees an id that was never allocated": ("unknown_frees", (FREE, 2, 0, 0, 0)),
+    "frees an id that was freed already": ("double_frees", (FREE, 1, 0, 0, 0)),
+    "reallocates an id that is not alive": ("unknown_reallocs", (REALLOC, 2, 8, 0, 0)),
 }
 
 
@@ -273,24 +328,100 @@ def columns_of(events):
     return [array(code, column) for code, column in zip("BIQII", zip(*events))]
 
 
+def replay_columns(heap, events, skips_bad=False):
+    return _core._replay(heap, *columns_of(events), 0, skips_bad, None)
+
+
+def around(event):
+    """A history in which id 0 is alive and id 1 was, with the event in its midst."""
+    begin = [(ALLOC, 0, 24, 0, 0), (ALLOC, 1, 8, 0, 0), (FREE, 1, 0, 0, 0)]
+    return [*begin, event, (ALLOC, 3, 500, 0, 0)]
+
+
 @pytest.mark.parametrize("text", IMPOSSIBLE)
 def test_an_impossible_event_stops_the_replay_before_it(text):
-    events = [(ALLOC, 0, 8, 0, 0), *IMPOSSIBLE[text], (FREE, 0, 0, 0, 0)]
     with heap_of() as heap:
-        with pytest.raises(bsa.InvalidParamError, match=rf"event 1 .*{text}"):
-            _core._replay(heap, *columns_of(events), 0, None)
+        with pytest.raises(bsa.InvalidParamError, match=rf"event 3 .*{text}"):
+            replay_columns(heap, around(IMPOSSIBLE[text][1]))
         assert len(heap) == 1
+
+
+@pytest.mark.parametrize("text", IMPOSSIBLE)
+def test_an_impossible_event_that_is_skipped_is_counted_and_changes_nothing(text):
+    kind, event = IMPOSSIBLE[text]
+    memory = mmap.mmap(-1, SIZE)
+    with heap_of(memory) as heap:
+        _, survivors, skipped = replay_columns(heap, around(event), skips_bad=True)
+        seen = layout(heap)
+    events = around(event)
+    events.remove(event)
+    with heap_of(memory) as heap:
+        rows, *rest = replay_columns(heap, events)
+        assert rest == [survivors, {}]
+        assert layout(heap) == seen
+    assert skipped == {kind: 1}
+
+
+def test_bad_is_one_of_two_words():
+    with heap_of() as heap, pytest.raises(bsa.InvalidParamError, match="'ignore'"):
+        bsa.replay(churn(2), heap, bad="ignore")
+
+
+def test_what_does_not_fit_is_skipped_with_all_that_follows_from_it():
+    trace = Trace.from_events(
+        [
+            (ALLOC, 0, 1000, 0, 0),
+            (ALLOC, 1, 2 << 20, 0, 0),  # does not fit
+            (REALLOC, 0, 2 << 20, 0, 0),  # nor does this: 0 stays as it was
+            (REALLOC, 1, 10, 0, 0),
+            (FREE, 1, 0, 0, 0),
+            (ALLOC, 1, 500, 0, 0),  # another block
+            (FREE, 0, 0, 0, 0),
+        ]
+    )
+    with heap_of(size=1 << 20) as heap:
+        timeline = bsa.replay(trace, heap, samples=7, bad="skip")
+        assert timeline.skipped == {"no_memory": 2, "orphaned": 2}
+        assert timeline.requested.tolist() == [1000, 1000, 1000, 1000, 1000, 1500, 500]
+        assert [size for _, size, _ in heap.walk()] == [512]
+        assert timeline.survivors == 1 and timeline.events == 7
+
+
+def test_a_trace_larger_than_memory_ends_as_empty_as_it_should():
+    trace = random_trace(3000, seed=2)
+    alive = {event.id: event.op != FREE for event in trace}
+    frees = [(FREE, block, 0, 0, 0) for block in alive if alive[block]]
+    with heap_of(size=1 << 20) as heap:
+        timeline = bsa.replay(Trace.from_events([*trace, *frees]), heap, bad="skip")
+        assert timeline.skipped["no_memory"] > 0 and timeline.skipped["orphaned"] > 0
+        assert len(heap) == timeline.survivors == timeline.requested[0] == 0
+
+
+def test_what_the_allocator_refuses_for_another_reason_is_skipped_too():
+    events = [(ALLOC, 0, 8, 24, 0), (FREE, 0, 0, 0, 0), (ALLOC, 0, 8, 0, 0)]
+    with heap_of() as heap:
+        with pytest.raises(bsa.InvalidParamError, match="event 0"):
+            replay_columns(heap, events)
+        assert replay_columns(heap, events, skips_bad=True)[1:] == (
+            1,
+            {"refused": 1, "orphaned": 1},
+        )
+
+
+def test_an_allocator_without_a_section_is_not_skipped_over():
+    with bsa.Allocator() as heap, pytest.raises(bsa.NotInitializedError, match="event 0"):
+        bsa.replay(churn(2), heap, bad="skip")
 
 
 def test_columns_of_other_kinds_or_lengths_are_refused():
     op, block, size, align, thread = columns_of([(ALLOC, 0, 8, 0, 0)])
     with heap_of() as heap:
         with pytest.raises(TypeError, match="size"):
-            _core._replay(heap, op, block, block, align, thread, 0, None)
+            _core._replay(heap, op, block, block, align, thread, 0, False, None)
         with pytest.raises(bsa.InvalidParamError, match="lengths"):
-            _core._replay(heap, op, block * 2, size, align, thread, 0, None)
+            _core._replay(heap, op, block * 2, size, align, thread, 0, False, None)
         with pytest.raises(TypeError):
-            _core._replay(heap, op, block, size, align, 7, 0, None)
+            _core._replay(heap, op, block, size, align, 7, 0, False, None)
         assert len(heap) == 0
 
 
@@ -358,7 +489,7 @@ def test_other_threads_wait_for_a_replay_and_get_their_turn():
         assert len(heap) == 0
 
 
-def take_away(act):
+def take_away(act, bad="raise"):
     """Replays a trace whose one block `act(heap, address)` lays hands on meanwhile."""
     churning = [(ALLOC, 1, 64, 0, 0), (FREE, 1, 0, 0, 0)] * 100_000
     trace = Trace.from_events([(ALLOC, 0, 9000, 0, 0), *churning, (FREE, 0, 0, 0, 0)])
@@ -370,7 +501,7 @@ def take_away(act):
             results.append(act(heap, address))
 
     with heap_of() as heap:
-        bsa.replay(trace, heap, progress=progress)
+        return bsa.replay(trace, heap, progress=progress, bad=bad)
 
 
 def test_memory_that_a_block_has_taken_over_is_not_freed_under_it():
@@ -381,6 +512,15 @@ def test_memory_that_a_block_has_taken_over_is_not_freed_under_it():
 def test_memory_that_was_freed_meanwhile_is_not_freed_twice():
     with pytest.raises(bsa.NotAllocatedError, match="event"):
         take_away(lambda heap, address: heap.free(address))
+
+
+def test_memory_with_another_owner_is_left_alone_where_bad_events_are_skipped():
+    blocks = []
+    timeline = take_away(lambda heap, address: blocks.append(heap.block(address)), bad="skip")
+    assert timeline.skipped == {"taken": 1}
+    assert (timeline.survivors, timeline.requested[0]) == (0, 0)
+    timeline = take_away(lambda heap, address: heap.free(address), bad="skip")
+    assert timeline.skipped == {"refused": 1}
 
 
 # ---- Timeline ----
@@ -414,44 +554,6 @@ def test_a_timeline_knows_its_heap_and_says_so():
 def test_an_index_exists_for_the_orders_of_blocks_only(order, error):
     with heap_of() as heap:
         timeline = bsa.replay(churn(2), heap)
-    for index in (timeline.unusable_index, timeline.extfrag_index):
+    for index in (timeline.unusable_index, timeline.extfrag_index, timeline.extfrag_percent):
         with pytest.raises(error):
             index(order)
-
-
-# ---- The smallest heap ----
-
-
-def fits(trace, size, **options):
-    try:
-        with heap_of(size, **options) as heap:
-            bsa.replay(trace, heap)
-    except (bsa.OutOfMemoryError, bsa.InvalidParamError):
-        return False
-    return True
-
-
-@pytest.mark.parametrize("page_size", [256, 4096, 16384])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_smallest_heap_is_enough_and_one_page_less_is_not(page_size, seed):
-    trace = random_trace(1000, seed)
-    size = smallest_heap(trace, page_size=page_size, cpus=3)
-    assert size % page_size == 0
-    assert fits(trace, size, page_size=page_size)
-    assert not fits(trace, size - page_size, page_size=page_size)
-
-
-def test_a_block_larger_than_any_order_has_no_smallest_heap():
-    with pytest.raises(bsa.OutOfMemoryError):
-        smallest_heap(Trace.from_events([(ALLOC, 0, 257 << 20, 0, 0)]), page_size=256)
-
-
-def test_nothing_at_all_fits_into_any_heap():
-    assert smallest_heap(Trace.from_events([])) > 0
-
-
-@pytest.mark.parametrize(
-    "size, rounded", [(1, 1), (9, 10), (20, 20), (21, 24), (33 << 20, 40 << 20)]
-)
-def test_a_comfortable_size_has_three_binary_digits(size, rounded):
-    assert comfortable(size) == rounded

@@ -1,4 +1,4 @@
-"""What Jupyter shows of an allocator."""
+"""What Jupyter shows of an allocator, its sections and slabs."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -73,7 +73,7 @@ def test_the_map_has_the_colour_of_each_page(heap):
     heap.malloc_many(first.capacity, 1000)
     heap.free_many(heap.slab_of(first.base).objects())
     (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
-    colours = {0: "#8888884d", 1: "#0072b2", 2: "#e69f00", 3: "#cc79a7"}
+    colours = {0: "#888888", 1: "#0072b2", 2: "#e69f00", 3: "#cc79a7"}
     states = heap.sections[0].page_states()
     expected = {(i // 96, i % 96): colours[state] for i, state in enumerate(states)}
     assert {(int(row), column): c for (row, column), c in cells(picture).items()} == expected
@@ -125,7 +125,7 @@ def test_cells_partly_in_use_are_paler():
     with bsa.Allocator(64 << 20, cpus=1) as heap:
         heap.malloc(PAGE)
         (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
-    assert [p.get("opacity") for p in picture.iter(f"{SVG}path")] == ["0.35", None]
+    assert [p.get("stroke-opacity") for p in picture.iter(f"{SVG}path")] == ["0.4", "0.3"]
 
 
 def test_a_closed_allocator_says_so():
@@ -150,3 +150,74 @@ def test_looking_changes_nothing(heap):
     before = heap.stats(), list(heap.walk()), heap.free_blocks()
     heap._repr_html_()
     assert (heap.stats(), list(heap.walk()), heap.free_blocks()) == before
+
+
+# --- sections, slabs, pins ---
+
+
+def test_jupyter_gets_a_fragment_of_a_section(heap):
+    heap.malloc(3 * PAGE)
+    section = heap.sections[0]
+    tree = parsed(section._repr_html_())
+    shown = table(tree)
+    assert shown["pages"] == f"{section.total_pages} of 4 KiB"
+    assert shown["free"].startswith(f"{section.free_pages} (")
+    counts = section.free_blocks()
+    for order, count in enumerate(counts):
+        size = bsa.units.format_size(PAGE << order)
+        assert (f"{count} × {size}" in shown["free blocks"].split(", ")) == (count > 0)
+    (picture,) = tree.iter(f"{SVG}svg")
+    assert len(cells(picture)) == section.total_pages
+
+
+def test_a_removed_section_says_so(heap):
+    section = heap.add_region(1 << 18)
+    heap.remove_region(section)
+    assert parsed(section._repr_html_())[0].text == "bsa.Section, removed"
+
+
+def test_jupyter_gets_a_fragment_of_a_slab_with_its_objects(heap):
+    addresses = heap.malloc_many(20, 100)
+    heap.free_many(addresses[5:8])
+    slab = heap.slab_of(addresses[0])
+    tree = parsed(slab._repr_html_())
+    shown = table(tree)
+    assert shown["objects"] == f"{slab.capacity} of {slab.size} bytes"
+    assert shown["live"].startswith("17 (")
+    assert shown["owner"] == "slot 0, where it is current"
+    (picture,) = tree.iter(f"{SVG}svg")
+    painted = cells(picture)
+    assert len(painted) == slab.capacity
+    live = [
+        index for index in range(slab.capacity) if painted[index // 96, index % 96] == "#e69f00"
+    ]
+    assert live == [*range(5), *range(8, 20)]
+
+
+def test_objects_freed_by_other_slots_are_counted():
+    with bsa.Allocator(1 << 20, cpus=2) as heap:
+        with bsa.cpu(0):
+            addresses = heap.malloc_many(10, 100)
+        with bsa.cpu(1):
+            heap.free_many(addresses[:4])
+        shown = table(parsed(heap.slab_of(addresses[5])._repr_html_()))
+    assert shown["freed by other slots"].startswith("4,")
+    assert shown["live"].startswith("6 (")
+
+
+def test_pins_are_listed_and_of_many_some():
+    with bsa.Allocator(1 << 20, cpus=1) as heap:
+        while heap.free_pages:
+            heap.malloc(PAGE)
+        few, many = bsa.pins(heap, 2), bsa.pins(heap, 6)
+        lines = [div.text for div in parsed(few._repr_html_())]
+        assert lines[1:] == [f"{pin.address:#x}: pages, 4 KiB" for pin in few]
+        assert parsed(many._repr_html_())[-1].text == "and 44 more"
+
+
+@pytest.mark.parametrize("kind", ["section", "slab", "pins"])
+def test_no_fragment_has_identifiers_styles_or_scripts(heap, kind):
+    heap.malloc(100)
+    shown = {"section": heap.sections[0], "slab": heap.slabs()[0], "pins": bsa.pins(heap, 1)}[kind]
+    html = shown._repr_html_()
+    assert not re.search(r"\sid=|<style|<script|https?://(?!www\.w3\.org/2000/svg)", html)

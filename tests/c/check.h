@@ -85,9 +85,11 @@ static inline _Noreturn void fail(const char *file, int line, const char *format
         EXPECT_SOUND(root);                                                                        \
     } while (0)
 
+/* Names the test first: whatever ends the program, its last word tells which test it was in. */
 #define RUN(test)                                                                                  \
     do {                                                                                           \
         current_test = #test;                                                                      \
+        fprintf(stderr, "%s\n", current_test);                                                     \
         test();                                                                                    \
     } while (0)
 

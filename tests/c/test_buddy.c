@@ -302,6 +302,77 @@ static void a_section_in_use_cannot_be_removed_and_a_free_one_can(void) {
     heap_close(&heap);
 }
 
+/* Of a removed section nobody may read a byte any more: its memory may be gone. */
+static void sections_that_come_and_go_are_always_found(void) {
+    enum { PLACES = 24 };
+    size_t bytes = 12 * PAGE;
+    struct heap heap = heap_without_sections(PAGE, 1);
+    unsigned char *arena =
+        mmap(NULL, PLACES * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uintptr_t start[PLACES] = {0}; /* of the heap; 0: no section there */
+    unsigned index;
+    uint64_t seed = 41;
+
+    EXPECT(arena != MAP_FAILED);
+    for (unsigned step = 0; step < 1500; step++) {
+        unsigned place = random_below(&seed, PLACES);
+        unsigned char *region = arena + place * bytes;
+
+        if (start[place] != 0) {
+            EXPECT_OK(bsa_section_of(heap.root, start[place], &index));
+            EXPECT_OK(bsa_remove_region(heap.root, index));
+            EXPECT_EQUAL(0, mprotect(region, bytes, PROT_NONE));
+            start[place] = 0;
+        } else {
+            EXPECT_EQUAL(0, mprotect(region, bytes, PROT_READ | PROT_WRITE));
+            EXPECT_OK(bsa_add_region(heap.root, region, bytes, NULL, &index));
+            start[place] = section_info(heap.root, index).start;
+        }
+        for (unsigned i = 0; i < PLACES; i++) {
+            EXPECT_EQUAL(start[i] != 0,
+                         bsa_section_of(heap.root, (uintptr_t)arena + (i + 1) * bytes - 1,
+                                        &index) == BSA_OK);
+            EXPECT(start[i] == 0 || section_info(heap.root, index).start == start[i]);
+        }
+        EXPECT_SOUND(heap.root);
+    }
+    heap_close(&heap);
+    munmap(arena, PLACES * bytes);
+}
+
+/* Page numbers have 32 bits: a heap whose sections come and go must use them again. */
+static void page_numbers_of_removed_sections_are_given_again(void) {
+    enum { PAGES = 1 << 24, SECTIONS = 300 }; /* more than 2^32 pages in all */
+    const size_t page_size = 256, meta_size = (size_t)PAGES * 52;
+    struct heap heap = heap_without_sections(page_size, 1);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY | BSA_ZEROED};
+    unsigned char *meta = mmap(NULL, 2 * meta_size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    EXPECT(meta != MAP_FAILED);
+    madvise(meta, 2 * meta_size, MADV_NOHUGEPAGE); /* each touch would clear 2 MiB */
+    heap_add(&heap, 64 * KIB, PAGE, 0);            /* stays, and keeps the first numbers */
+    for (unsigned i = 0; i < SECTIONS; i++) {
+        unsigned char *half = meta + i % 2 * meta_size;
+        uintptr_t range = (uintptr_t)(1 + i % 2) << 40, block;
+
+        if (i >= 2) {
+            EXPECT_OK(bsa_remove_region(heap.root, 1));
+            EXPECT_EQUAL(0, madvise(half, meta_size, MADV_DONTNEED)); /* all zero again */
+        }
+        EXPECT_OK(
+            bsa_add_section(heap.root, half, meta_size, range, PAGES * page_size, &config, NULL));
+        EXPECT_OK(bsa_alloc_pages(heap.root, 1024, 0, 0, &block)); /* too large for the first */
+        EXPECT_OK(bsa_free(heap.root, block));
+        EXPECT_SOUND(heap.root);
+    }
+    while (bsa_section_count(heap.root) > 0) {
+        EXPECT_OK(bsa_remove_region(heap.root, 0));
+    }
+    heap_close(&heap);
+    munmap(meta, 2 * meta_size);
+}
+
 static void three_hundred_sections_are_used_in_registration_order(void) {
     enum { SECTIONS = 300, BYTES = 48 * 1024 };
     struct heap heap = heap_without_sections(PAGE, 1);
@@ -419,8 +490,76 @@ static void metadata_and_heap_may_lie_apart_and_a_heap_that_is_no_memory_is_neve
     EXPECT_OK(bsa_free(heap.root, a));
     bsa_trim(heap.root);
     expect_whole(heap.root, 0);
+    /* Without it, what is left is memory. */
+    heap_add(&heap, 64 * KIB, PAGE, 0);
+    EXPECT_STATUS(BSA_INVALID_PARAM, bsa_alloc(heap.root, 8, 0, BSA_ZERO, &moved));
+    EXPECT_OK(bsa_remove_region(heap.root, 0));
+    EXPECT_OK(bsa_alloc(heap.root, 8, 0, BSA_ZERO, &moved));
     heap_close(&heap);
     munmap(range, heap_size);
+}
+
+static void metadata_of_its_own_stays_within_the_bytes_given(void) {
+    for (size_t page_size = 256; page_size <= 2 * MIB; page_size *= 2) {
+        struct heap heap = heap_without_sections(page_size, 1);
+        struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+        size_t meta_size = 1 * KIB, heap_size = 3 * page_size;
+        unsigned char *meta = heap_memory(&heap, 16 * KIB, 64, 0);
+
+        while (bsa_add_section(heap.root, meta, meta_size, (uintptr_t)1 << 40, heap_size, &config,
+                               NULL) == BSA_INVALID_PARAM) {
+            meta_size += 8;
+            EXPECT(meta_size < 16 * KIB);
+        }
+        EXPECT_EQUAL(3, section_info(heap.root, 0).total_pages);
+        EXPECT(section_info(heap.root, 0).meta_size <= meta_size);
+        heap_close(&heap);
+    }
+}
+
+static void the_largest_block_has_two_to_the_twenty_pages(void) {
+    const size_t page_size = 256, largest = page_size << BSA_MAX_ORDER;
+    size_t meta_size = (size_t)52 << BSA_MAX_ORDER;
+    struct heap heap = heap_without_sections(page_size, 1);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY | BSA_ZEROED};
+    void *meta = mmap(NULL, meta_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uintptr_t block;
+
+    EXPECT(meta != MAP_FAILED);
+    EXPECT_OK(
+        bsa_add_section(heap.root, meta, meta_size, (uintptr_t)1 << 40, largest, &config, NULL));
+    EXPECT_OK(bsa_alloc_pages(heap.root, (size_t)1 << BSA_MAX_ORDER, 0, 0, &block));
+    EXPECT_OK(bsa_free(heap.root, block));
+    EXPECT_OK(bsa_alloc(heap.root, largest, 0, 0, &block));
+    EXPECT_OK(bsa_free(heap.root, block));
+    EXPECT_STATUS(BSA_NO_MEMORY, bsa_alloc(heap.root, largest + 1, 0, 0, &block));
+    EXPECT_STATUS(BSA_INVALID_PARAM,
+                  bsa_alloc_pages(heap.root, ((size_t)1 << BSA_MAX_ORDER) + 1, 0, 0, &block));
+    heap_close(&heap);
+    munmap(meta, meta_size);
+}
+
+/* Below the mark a rebuild looks for heads that a crash has left inside blocks. */
+static void the_high_water_mark_lies_above_every_block_that_was_split_off(void) {
+    struct heap heap = heap_of(4 * MIB, 1);
+    uintptr_t start = section_info(heap.root, 0).start, block, pieces[16];
+    unsigned split_off = 0;
+
+    EXPECT_EQUAL(0, section_info(heap.root, 0).high_water);
+    EXPECT_OK(bsa_alloc_pages(heap.root, 1, 1 * MIB, 0, &block));
+    for (unsigned order = 0; order < 8; order++) {
+        size_t count = bsa_free_list(heap.root, 0, order, pieces, COUNT_OF(pieces));
+
+        EXPECT(count <= COUNT_OF(pieces));
+        for (size_t i = 0; i < count; i++) {
+            if (pieces[i] == block + (PAGE << order)) {
+                EXPECT((pieces[i] - start) / PAGE < section_info(heap.root, 0).high_water);
+                split_off++;
+            }
+        }
+    }
+    EXPECT_EQUAL(8, split_off);
+    heap_close(&heap);
 }
 
 static void numbers_of_an_offset_only_heap_count_from_the_region(void) {
@@ -840,6 +979,8 @@ static void the_limit_bounds_what_requests_may_reach(void) {
     b = must_alloc_pages(heap.root, 2);
     EXPECT_EQUAL(10 * PAGE, stats_of(heap.root).allocated_bytes);
     bsa_set_limit(heap.root, 0);
+    EXPECT_OK(bsa_realloc(heap.root, b, 2 * PAGE - 1, &moved)); /* no page more */
+    EXPECT_EQUAL(b, moved);
     EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc_pages(heap.root, 1, 0, 0, &moved));
     EXPECT_OK(bsa_free(heap.root, a));
     EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc_pages(heap.root, 1, 0, 0, &moved));
@@ -914,6 +1055,16 @@ static void free_lists_and_page_states_tell_the_same(void) {
     heap_close(&heap);
 }
 
+static void expect_indices_of_all_orders(const uint64_t free_blocks[BSA_MAX_ORDER + 1]) {
+    int64_t unusable[BSA_MAX_ORDER + 1], extfrag[BSA_MAX_ORDER + 1];
+
+    bsa_fragmentation_indices(free_blocks, unusable, extfrag);
+    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
+        EXPECT(unusable[order] == bsa_unusable_index(free_blocks, order));
+        EXPECT(extfrag[order] == bsa_extfrag_index(free_blocks, order));
+    }
+}
+
 static void fragmentation_indices_follow_the_kernels_formulas(void) {
     uint64_t none[BSA_MAX_ORDER + 1] = {0}, singles[BSA_MAX_ORDER + 1] = {100};
     uint64_t mixed[BSA_MAX_ORDER + 1] = {4, 2, 0, 3};
@@ -929,6 +1080,9 @@ static void fragmentation_indices_follow_the_kernels_formulas(void) {
     EXPECT_EQUAL(125, bsa_unusable_index(mixed, 1));
     /* 1000 - (1000 + 1000 * 32 / 16) / 9 */
     EXPECT_EQUAL(667, bsa_extfrag_index(mixed, 4));
+    expect_indices_of_all_orders(none);
+    expect_indices_of_all_orders(singles);
+    expect_indices_of_all_orders(mixed);
 }
 
 /* --- the model ---------------------------------------------------------------------------------
@@ -1151,9 +1305,14 @@ int main(void) {
     RUN(a_region_that_shares_one_byte_with_another_is_refused_and_touching_is_fine);
     RUN(blocks_never_merge_across_touching_sections);
     RUN(a_section_in_use_cannot_be_removed_and_a_free_one_can);
+    RUN(sections_that_come_and_go_are_always_found);
+    RUN(page_numbers_of_removed_sections_are_given_again);
     RUN(three_hundred_sections_are_used_in_registration_order);
     RUN(a_section_added_in_use_serves_what_the_first_cannot);
     RUN(metadata_and_heap_may_lie_apart_and_a_heap_that_is_no_memory_is_never_touched);
+    RUN(metadata_of_its_own_stays_within_the_bytes_given);
+    RUN(the_largest_block_has_two_to_the_twenty_pages);
+    RUN(the_high_water_mark_lies_above_every_block_that_was_split_off);
     RUN(numbers_of_an_offset_only_heap_count_from_the_region);
     RUN(setting_up_sixteen_zeroed_gib_touches_less_than_a_mib);
     RUN(metadata_takes_at_most_two_point_four_percent_from_64_mib_up);

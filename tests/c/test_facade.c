@@ -2,6 +2,8 @@
  * realloc, bulk, hooks, statistics. */
 #include "check.h"
 
+#include <sys/mman.h>
+
 #include "root.h" /* to tell the page lock from the slots' */
 
 #define PAGE (4 * KIB)
@@ -134,7 +136,7 @@ static void zeroed_memory_is_zero_even_where_it_was_used_before(void) {
         memset((void *)address, 0xff, found.usable_size);
         must_free(heap.root, 0, address);
         EXPECT_OK(bsa_alloc(heap.root, size, 0, BSA_ZERO, &address));
-        for (size_t i = 0; i < size; i++) {
+        for (size_t i = 0; i < found.usable_size; i++) {
             EXPECT_EQUAL(0, ((unsigned char *)address)[i]);
         }
         must_free(heap.root, 0, address);
@@ -159,6 +161,8 @@ static void one_empty_slab_is_kept_and_further_ones_go_back_at_once(void) {
     struct heap heap = heap_of(16 * MIB, 1);
     static uintptr_t objects[4000];
     uint64_t slab_bytes, most;
+    enum bsa_page_state state;
+    unsigned capacity;
 
     objects[0] = must_alloc(heap.root, 0, 64);
     slab_bytes = stats_of(heap.root).allocated_bytes;
@@ -168,6 +172,7 @@ static void one_empty_slab_is_kept_and_further_ones_go_back_at_once(void) {
     for (unsigned i = 0; i < COUNT_OF(objects); i++) {
         objects[i] = must_alloc(heap.root, 0, 64);
     }
+    capacity = slab_of(heap.root, objects[0]).capacity;
     most = stats_of(heap.root).allocated_bytes;
     EXPECT(most >= sizeof objects / sizeof objects[0] * 64);
     for (unsigned i = 0; i < COUNT_OF(objects); i++) {
@@ -176,6 +181,8 @@ static void one_empty_slab_is_kept_and_further_ones_go_back_at_once(void) {
         must_free(heap.root, 0, objects[i]);
         after = stats_of(heap.root).allocated_bytes;
         EXPECT(after == before || after == before - slab_bytes);
+        EXPECT_OK(bsa_page_state_of(heap.root, objects[0], &state));
+        EXPECT_EQUAL(i + 1 < capacity ? BSA_PAGE_SLAB : BSA_PAGE_EMPTY_SLAB, state);
     }
     EXPECT_EQUAL(slab_bytes, stats_of(heap.root).allocated_bytes);
     EXPECT_EQUAL(slab_bytes / PAGE, bsa_trim(heap.root));
@@ -314,6 +321,22 @@ static void objects_freed_by_another_slot_are_counted_and_used_again(void) {
     EXPECT_EQUAL(1, slab_of(heap.root, again).slot); /* each slot has slabs of its own */
     EXPECT(slab_of(heap.root, again).base != slab.base);
     heap_close(&heap);
+}
+
+static void an_object_freed_remotely_cannot_be_freed_again(void) {
+    for (int serial = 0; serial < 2; serial++) {
+        struct heap heap = serial ? serial_heap_of(1 * MIB, 3) : heap_of(1 * MIB, 3);
+        uintptr_t object = must_alloc(heap.root, 0, 100);
+
+        must_free(heap.root, 1, object);
+        for (unsigned slot = 0; slot < 3; slot++) {
+            EXPECT_REFUSED(BSA_NOT_ALLOCATED, heap.root, bsa_free_on(heap.root, slot, object));
+        }
+        EXPECT_REFUSED(BSA_NOT_ALLOCATED, heap.root, bsa_realloc(heap.root, object, 8, &object));
+        /* Counted off at once, or when it is drained. */
+        EXPECT_EQUAL(serial ? 0 : 1, stats_of(heap.root).per_class[bsa_class_of_size(100)].live);
+        heap_close(&heap);
+    }
 }
 
 static void everything_freed_remotely_is_free_pages_again_after_a_trim(void) {
@@ -484,6 +507,58 @@ static void smaller_slabs_are_tried_where_no_larger_block_is_free(void) {
     heap_close(&heap);
 }
 
+static void a_slab_takes_a_sixty_fourth_of_the_heap_or_a_page(void) {
+    for (size_t size = 128 * KIB; size <= 4 * MIB; size *= 2) {
+        struct heap heap = heap_of(size, 1);
+        uint64_t share = bsa_total_pages(heap.root) * PAGE / 64;
+
+        for (unsigned c = 0; c < bsa_class_count(heap.root); c++) {
+            uintptr_t object = must_alloc(heap.root, 0, bsa_class_size(c));
+
+            EXPECT(slab_of(heap.root, object).bytes <= (share < PAGE ? PAGE : share));
+            must_free(heap.root, 0, object);
+            bsa_trim(heap.root);
+        }
+        heap_close(&heap);
+    }
+}
+
+/* The cache's current slab was in a section that is gone, memory and all. */
+static void a_removed_section_is_never_looked_at_again(void) {
+    struct heap heap = heap_without_sections(PAGE, 1);
+    size_t size = 64 * PAGE;
+    unsigned char *first =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uintptr_t pages[64], objects[64], object;
+    unsigned held = 0, capacity;
+
+    EXPECT(first != MAP_FAILED);
+    EXPECT_OK(bsa_add_region(heap.root, first, size, NULL, NULL));
+    heap_add(&heap, 1 * MIB, PAGE, 0);
+    while (section_info(heap.root, 0).free_pages > 0) {
+        pages[held++] = must_alloc_pages(heap.root, 1);
+    }
+    objects[0] = must_alloc(heap.root, 0, 1000);
+    capacity = slab_of(heap.root, objects[0]).capacity;
+    EXPECT(capacity <= COUNT_OF(objects));
+    for (unsigned i = 1; i < capacity; i++) { /* a full slab in the second section */
+        objects[i] = must_alloc(heap.root, 0, 1000);
+    }
+    while (held > 0) {
+        must_free(heap.root, 0, pages[--held]);
+    }
+    object = must_alloc(heap.root, 0, 1000); /* the current one in the first */
+    EXPECT(object - (uintptr_t)first < size);
+    must_free(heap.root, 0, object);
+    EXPECT_OK(bsa_remove_region(heap.root, 0));
+    EXPECT_EQUAL(0, mprotect(first, size, PROT_NONE));
+    must_free(heap.root, BSA_NO_SLOT, objects[3]);
+    EXPECT_EQUAL(objects[3], must_alloc(heap.root, 0, 1000)); /* drained and found */
+    EXPECT_STATUS(BSA_NOT_FOUND, bsa_free(heap.root, object));
+    heap_close(&heap);
+    munmap(first, size);
+}
+
 static void a_tiny_heap_serves_objects_down_to_its_only_page(void) {
     struct heap heap = heap_without_sections(PAGE, 1);
     void *region = heap_memory(&heap, 64 * KIB, PAGE, 0);
@@ -601,6 +676,48 @@ static void realloc_stays_in_place_where_class_or_neighbours_allow(void) {
     heap_close(&heap);
 }
 
+static void realloc_moves_what_would_waste_half_of_itself(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uintptr_t object = must_alloc(heap.root, 0, 2048), block = must_alloc(heap.root, 0, PAGE),
+              moved;
+
+    EXPECT_OK(bsa_realloc(heap.root, object, 1025, &moved));
+    EXPECT_EQUAL(object, moved);
+    EXPECT_OK(bsa_realloc(heap.root, object, 1024, &moved));
+    EXPECT_EQUAL(1024, lookup(heap.root, moved).usable_size);
+    EXPECT_OK(bsa_realloc(heap.root, block, 2049, &moved));
+    EXPECT_EQUAL(block, moved);
+    EXPECT_OK(bsa_realloc(heap.root, block, 2048, &moved)); /* an object serves as well */
+    EXPECT_EQUAL(BSA_KIND_OBJECT, lookup(heap.root, moved).kind);
+    heap_close(&heap);
+}
+
+static void realloc_reads_no_byte_behind_the_old_allocation(void) {
+    struct heap heap = heap_without_sections(PAGE, 1);
+    size_t size = 64 * PAGE;
+    unsigned char *region =
+        mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uintptr_t pages[64], end = (uintptr_t)region + size, moved;
+    unsigned count = 0;
+
+    EXPECT(region != MAP_FAILED);
+    EXPECT_EQUAL(0, mprotect(region + size, PAGE, PROT_NONE));
+    EXPECT_OK(bsa_add_region(heap.root, region, size, NULL, NULL));
+    while (bsa_alloc_pages(heap.root, 1, 0, 0, &pages[count]) == BSA_OK) {
+        count++;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (pages[i] != end - PAGE) {
+            must_free(heap.root, 0, pages[i]);
+        }
+    }
+    fill(end - PAGE, PAGE, 5);
+    EXPECT_OK(bsa_realloc(heap.root, end - PAGE, 2 * PAGE, &moved));
+    EXPECT(moved < end - PAGE && is_filled(moved, PAGE, 5));
+    heap_close(&heap);
+    munmap(region, size + PAGE);
+}
+
 static void a_failed_realloc_leaves_the_old_allocation_as_it_was(void) {
     struct heap heap = heap_of(512 * KIB, 1);
     uintptr_t pages[256], object = must_alloc(heap.root, 0, 2000), block, moved = 0;
@@ -683,6 +800,13 @@ static void bulk_freeing_refuses_all_if_one_is_wrong(void) {
     EXPECT_REFUSED(BSA_NOT_FOUND, heap.root, bsa_free_many(heap.root, many, 100, NULL));
     EXPECT_EQUAL(1, many[0]); /* sorted by now */
     EXPECT_EQUAL(99, bsa_live_count(heap.root));
+    for (unsigned i = 0; i < 3; i++) { /* wherever the other one stands */
+        uintptr_t twice[3] = {many[98], many[98], many[98]};
+
+        twice[i] = many[1];
+        EXPECT_REFUSED(BSA_NOT_ALLOCATED, heap.root, bsa_free_many(heap.root, twice, 3, &wrong));
+        EXPECT_EQUAL(many[98], wrong);
+    }
     EXPECT_OK(bsa_free_many(heap.root, many + 1, 99, &wrong));
     bsa_trim(heap.root);
     EXPECT_EQUAL(0, stats_of(heap.root).allocated_bytes);
@@ -824,6 +948,20 @@ static void hooks_are_called_around_and_never_under_a_lock(void) {
         hooked.root = heap.root;
         heap_close(&heap);
     }
+}
+
+static void a_serial_root_takes_no_lock_whatever_is_attached(void) {
+    struct hooked hooked = {.slot = 1};
+    struct heap heap = hooked_heap(&hooked, true);
+
+    EXPECT_OK(bsa_slot_attach(heap.root, 1));
+    must_free(heap.root, 1, must_alloc(heap.root, 1, 100));
+    EXPECT_OK(bsa_slot_detach(heap.root, 1));
+    must_free(heap.root, 1, must_alloc(heap.root, 1, 100));
+    must_free(heap.root, 0, must_alloc(heap.root, 1, 100));
+    bsa_trim(heap.root);
+    EXPECT_EQUAL(0, hooked.locks);
+    heap_close(&heap);
 }
 
 static void an_attached_slot_takes_no_lock_on_its_fast_path(void) {
@@ -983,6 +1121,29 @@ static void statistics_are_exact(void) {
     heap_close(&heap);
 }
 
+static void usage_is_that_of_the_statistics(void) {
+    for (int serial = 0; serial < 2; serial++) {
+        struct heap heap = serial ? serial_heap_of(4 * MIB, 3) : heap_of(4 * MIB, 3);
+        struct bsa_usage usage;
+        struct bsa_stats stats;
+        uintptr_t address;
+
+        for (unsigned i = 0; i < 60; i++) {
+            address = must_alloc(heap.root, i % 3, 150 * i);
+            if (i % 4 == 1) {
+                must_free(heap.root, i % 2, address);
+            }
+            bsa_usage(heap.root, &usage);
+            stats = stats_of(heap.root);
+            EXPECT_EQUAL(stats.current_bytes, usage.current_bytes);
+            EXPECT_EQUAL(stats.requested_bytes, usage.requested_bytes);
+            EXPECT_EQUAL(stats.allocated_bytes, usage.allocated_bytes);
+            EXPECT_EQUAL(stats.peak_allocated_bytes, usage.peak_allocated_bytes);
+        }
+        heap_close(&heap);
+    }
+}
+
 static void statistics_follow_a_realloc(void) {
     struct heap heap = serial_heap_of(1 * MIB, 1);
     static const size_t sizes[] = {10, 3 * PAGE, PAGE, 9 * PAGE, 100, 2 * PAGE + 1, 2000, 1};
@@ -1093,6 +1254,7 @@ int main(void) {
     RUN(what_a_user_writes_into_objects_misleads_nobody);
     RUN(an_address_inside_an_allocation_leads_to_it);
     RUN(objects_freed_by_another_slot_are_counted_and_used_again);
+    RUN(an_object_freed_remotely_cannot_be_freed_again);
     RUN(everything_freed_remotely_is_free_pages_again_after_a_trim);
     RUN(memory_stays_bounded_when_one_slot_allocates_and_another_frees);
     RUN(an_attached_slot_is_trimmed_by_its_owner_when_others_have_asked);
@@ -1100,18 +1262,24 @@ int main(void) {
     RUN(an_object_is_found_in_pages_that_other_classes_and_slots_no_longer_need);
     RUN(remote_frees_are_drained_before_a_request_fails);
     RUN(smaller_slabs_are_tried_where_no_larger_block_is_free);
+    RUN(a_slab_takes_a_sixty_fourth_of_the_heap_or_a_page);
+    RUN(a_removed_section_is_never_looked_at_again);
     RUN(a_tiny_heap_serves_objects_down_to_its_only_page);
     RUN(a_heap_full_of_small_objects_serves_a_large_one_once_they_are_freed);
     RUN(an_attached_slots_slabs_are_out_of_reach_until_its_owner_comes_by);
     RUN(realloc_keeps_contents_in_every_direction);
     RUN(realloc_stays_in_place_where_class_or_neighbours_allow);
+    RUN(realloc_moves_what_would_waste_half_of_itself);
+    RUN(realloc_reads_no_byte_behind_the_old_allocation);
     RUN(a_failed_realloc_leaves_the_old_allocation_as_it_was);
     RUN(bulk_allocation_is_all_or_nothing);
     RUN(bulk_freeing_refuses_all_if_one_is_wrong);
     RUN(hooks_are_called_around_and_never_under_a_lock);
+    RUN(a_serial_root_takes_no_lock_whatever_is_attached);
     RUN(an_attached_slot_takes_no_lock_on_its_fast_path);
     RUN(a_walk_lists_every_live_allocation_in_address_order);
     RUN(statistics_are_exact);
+    RUN(usage_is_that_of_the_statistics);
     RUN(statistics_follow_a_realloc);
     RUN(every_status_has_a_text);
     RUN(contents_survive_random_use);

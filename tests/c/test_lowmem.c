@@ -152,6 +152,8 @@ static void an_alignment_is_kept_below_4_gib(void) {
             EXPECT_OK(bsa_free_pages(heap.root, address, count));
         }
     }
+    EXPECT_STATUS(BSA_NO_MEMORY, bsa_alloc_pages_lowmem(heap.root, 1, (size_t)1 << 42, &address));
+    EXPECT_STATUS(BSA_NO_MEMORY, bsa_alloc_pages_lowmem(heap.root, 1, (size_t)1 << 63, &address));
     heap_close(&heap);
 }
 
@@ -263,6 +265,17 @@ static void empty_slabs_are_given_back_before_a_low_request_fails(void) {
     heap_close(&heap);
 }
 
+static void the_limit_bounds_low_requests(void) {
+    struct heap heap = heap_linear_at(1 * MIB, 16 * MIB);
+    uintptr_t address;
+
+    bsa_set_limit(heap.root, 5 * PAGE);
+    EXPECT_OK(bsa_alloc_pages_lowmem(heap.root, 4, 0, &address));
+    EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc_pages_lowmem(heap.root, 2, 0, &address));
+    EXPECT_OK(bsa_alloc_pages_lowmem(heap.root, 1, 0, &address));
+    heap_close(&heap);
+}
+
 static void a_physical_base_that_wraps_is_refused(void) {
     struct heap heap = heap_without_sections(PAGE, 1);
     unsigned char *region = heap_memory(&heap, 128 * KIB, PAGE, 0);
@@ -271,6 +284,11 @@ static void a_physical_base_that_wraps_is_refused(void) {
 
     EXPECT_STATUS(BSA_INVALID_PARAM, bsa_add_region(heap.root, region, 128 * KIB, &config, NULL));
     EXPECT_EQUAL(0xa5, region[0]);
+    EXPECT_OK(bsa_add_region(heap.root, region, 128 * KIB, NULL, NULL));
+    EXPECT_OK(bsa_remove_region(heap.root, 0));
+    EXPECT_STATUS(BSA_INVALID_PARAM,
+                  bsa_attach_region(heap.root, region, 128 * KIB, &config, NULL));
+    EXPECT_EQUAL(0, bsa_section_count(heap.root));
     heap_close(&heap);
 }
 
@@ -303,6 +321,43 @@ static void a_function_that_fails_fails_the_request_and_nothing_changes(void) {
                    bsa_alloc_pages_lowmem(heap.root, 2, 0, &address));
     t.broken = SIZE_MAX;
     EXPECT_OK(bsa_alloc_pages_lowmem(heap.root, 1, 0, &address));
+    heap_close(&heap);
+}
+
+static void a_function_that_fails_ends_the_search_in_all_sections(void) {
+    struct translation t = {.hole = 0};
+    struct heap heap = heap_translated_by(&t, 512 * KIB);
+    struct bsa_section_config low = {.physical_is_linear = true, .physical_base = 1 * MIB};
+    uintptr_t address;
+
+    EXPECT_OK(
+        bsa_add_region(heap.root, heap_memory(&heap, 96 * KIB, PAGE, 0), 96 * KIB, &low, NULL));
+    t.broken = 0;
+    EXPECT_REFUSED(BSA_NO_TRANSLATION, heap.root,
+                   bsa_alloc_pages_lowmem(heap.root, 1, 0, &address));
+    heap_close(&heap);
+}
+
+static void a_function_is_asked_only_about_pages_that_could_serve(void) {
+    struct translation t = {.hole = 0};
+    struct heap heap = heap_translated_by(&t, 512 * KIB);
+    uintptr_t pages[128], address;
+    unsigned count = take_all_low(heap.root, pages), held = 0;
+
+    qsort(pages, count, sizeof pages[0], compare_addresses);
+    for (unsigned i = 0; i < count; i++) {
+        if (pages[i] / PAGE % 2 == 0) {
+            EXPECT_OK(bsa_free(heap.root, pages[i]));
+        } else {
+            pages[held++] = pages[i];
+        }
+    }
+    t.calls = 0;
+    EXPECT_STATUS(BSA_NO_MEMORY, bsa_alloc_pages_lowmem(heap.root, 2, 0, &address));
+    EXPECT_EQUAL(0, t.calls);
+    while (held > 0) {
+        EXPECT_OK(bsa_free(heap.root, pages[--held]));
+    }
     heap_close(&heap);
 }
 
@@ -367,9 +422,12 @@ int main(void) {
     RUN(sections_are_searched_in_turn);
     RUN(low_memory_recovers_from_fragmentation);
     RUN(empty_slabs_are_given_back_before_a_low_request_fails);
+    RUN(the_limit_bounds_low_requests);
     RUN(a_physical_base_that_wraps_is_refused);
     RUN(a_function_may_have_holes);
     RUN(a_function_that_fails_fails_the_request_and_nothing_changes);
+    RUN(a_function_that_fails_ends_the_search_in_all_sections);
+    RUN(a_function_is_asked_only_about_pages_that_could_serve);
     RUN(a_function_is_asked_in_low_memory_requests_only);
     RUN(a_candidate_that_the_function_itself_takes_is_not_handed_out_twice);
     RUN(a_function_that_takes_everything_leaves_nothing_to_hand_out);

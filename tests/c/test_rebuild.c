@@ -3,6 +3,12 @@
  * named by the check. */
 #include "check.h"
 
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "root.h"
 
 #define PAGE (4 * KIB)
@@ -310,6 +316,92 @@ static void attaching_what_is_no_heap_of_this_kind_is_refused(void) {
     free(region);
 }
 
+static void a_header_that_is_wrong_in_one_field_is_refused(void) {
+    struct heap heap = heap_of(512 * KIB, 1), other = heap_without_sections(PAGE, 1);
+    struct bsa_section *section = first_section(&heap), right = *section;
+    struct bsa_section wrong[10];
+
+    EXPECT_OK(bsa_remove_region(heap.root, 0));
+    for (unsigned i = 0; i < COUNT_OF(wrong); i++) {
+        wrong[i] = right;
+    }
+    wrong[0].magic++;
+    wrong[1].version++;
+    wrong[2].byte_order = 0x04030201;
+    wrong[3].header_size += 64;
+    wrong[4].page_shift++;
+    wrong[5].class_hash++;
+    wrong[6].bitmap_bytes *= 2;
+    wrong[7].total_pages = 0;
+    wrong[8].high_water = right.total_pages + 1;
+    /* The remote bitmaps in the place of the local ones. */
+    wrong[9].areas[2].offset = right.areas[1].offset;
+    wrong[9].remote_offset = right.local_offset;
+    for (unsigned i = 0; i < COUNT_OF(wrong); i++) {
+        *section = wrong[i];
+        EXPECT_STATUS(BSA_CORRUPTION,
+                      bsa_attach_region(other.root, heap.region[0], 512 * KIB, NULL, NULL));
+        EXPECT_EQUAL(0, bsa_section_count(other.root));
+    }
+    *section = right;
+    EXPECT_OK(bsa_attach_region(other.root, heap.region[0], 512 * KIB, NULL, NULL));
+    heap_close(&other);
+    heap_close(&heap);
+}
+
+static void a_heap_elsewhere_that_overlaps_another_is_refused(void) {
+    struct heap heap = heap_of(512 * KIB, 1), old = heap_without_sections(PAGE, 1);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+    unsigned char *meta = heap_memory(&old, 64 * KIB, PAGE, 0);
+    uintptr_t taken = section_info(heap.root, 0).start;
+
+    EXPECT_OK(bsa_add_section(old.root, meta, 64 * KIB, 100 * MIB, 1 * MIB, &config, NULL));
+    EXPECT_OK(bsa_remove_region(old.root, 0));
+    EXPECT_REFUSED(BSA_MEMORY_OVERLAP, heap.root,
+                   bsa_attach_section(heap.root, meta, 64 * KIB, taken, &config, NULL));
+    EXPECT_REFUSED(
+        BSA_MEMORY_OVERLAP, heap.root,
+        bsa_attach_section(heap.root, meta, 64 * KIB, (uintptr_t)meta + PAGE, &config, NULL));
+    EXPECT_OK(bsa_attach_section(heap.root, meta, 64 * KIB, 100 * MIB, &config, NULL));
+    heap_close(&heap);
+    heap_close(&old);
+}
+
+static void slabs_of_a_slot_that_is_not_there_go_to_another(void) {
+    struct heap old = heap_of(512 * KIB, 3), new = heap_without_sections(PAGE, 2);
+    uintptr_t object = must_alloc(old.root, 2, 100);
+
+    EXPECT_OK(bsa_attach_region(new.root, old.region[0], 512 * KIB, NULL, NULL));
+    EXPECT_SOUND(new.root);
+    EXPECT(slab_of(new.root, object).slot < 2);
+    EXPECT_OK(bsa_free(new.root, object));
+    bsa_trim(new.root);
+    EXPECT_EQUAL(0, stats_of(new.root).allocated_bytes);
+    heap_close(&new);
+    free(old.root_memory);
+    free(old.region[0]);
+}
+
+static void of_the_empty_slabs_found_one_is_kept_and_the_rest_given_back(void) {
+    struct heap old = heap_of(512 * KIB, 3), new = heap_without_sections(PAGE, 1);
+    uint64_t slab_bytes = 0;
+
+    for (unsigned slot = 0; slot < 3; slot++) { /* each slot keeps one */
+        uintptr_t object = must_alloc(old.root, slot, 100);
+
+        slab_bytes = slab_of(old.root, object).bytes;
+        EXPECT_OK(bsa_free_on(old.root, slot, object));
+    }
+    EXPECT_EQUAL(3 * slab_bytes, stats_of(old.root).allocated_bytes);
+    EXPECT_OK(bsa_attach_region(new.root, old.region[0], 512 * KIB, NULL, NULL));
+    EXPECT_SOUND(new.root);
+    EXPECT_EQUAL(slab_bytes, stats_of(new.root).allocated_bytes);
+    EXPECT_EQUAL(slab_bytes / PAGE, bsa_trim(new.root));
+    heap_close(&new);
+    free(old.root_memory);
+    free(old.region[0]);
+}
+
 static void a_heap_attached_has_had_at_least_its_present_peak(void) {
     struct heap old = heap_of(512 * KIB, 1), new = heap_without_sections(PAGE, 1);
     struct bsa_stats stats;
@@ -453,6 +545,101 @@ static void no_damaged_byte_of_a_page_descriptor_leads_to_more_than_a_refusal(vo
     damage_close(&damage);
 }
 
+static void set_word(struct bsa_section *section, uint32_t page, enum bsa_head_state state,
+                     uint32_t count) {
+    section->high_water = section->high_water < page + 1 ? page + 1 : section->high_water;
+    bsa_page_set_word(bsa_page_at(section, page),
+                      bsa_block_word(state, bsa_log2_ceil(count), count));
+}
+
+/* Neither in the root that manages it nor in another. */
+static void expect_no_heap(struct heap *heap) {
+    struct heap other = heap_without_sections(PAGE, 1);
+
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_rebuild(heap->root));
+    EXPECT_STATUS(BSA_CORRUPTION,
+                  bsa_attach_region(other.root, heap->region[0], 1 * MIB, NULL, NULL));
+    heap_close(&other);
+    free(heap->region[0]);
+    free(heap->root_memory);
+}
+
+static void blocks_that_do_not_start_aligned_are_no_heap(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    struct bsa_section *section = first_section(&heap);
+    uintptr_t address;
+    uint32_t head;
+
+    EXPECT_OK(bsa_alloc_pages(heap.root, 4, 4 * PAGE, 0, &address));
+    head = bsa_page_of(section, address);
+    set_word(section, head, BSA_PAGES, 1);
+    set_word(section, head + 1, BSA_PAGES, 2);
+    set_word(section, head + 3, BSA_PAGES, 1);
+    expect_no_heap(&heap);
+}
+
+static void free_blocks_and_slabs_of_three_pages_are_no_heap(void) {
+    static const enum bsa_head_state states[] = {BSA_FREE, BSA_SLAB, BSA_CHANGING};
+
+    for (unsigned i = 0; i < COUNT_OF(states); i++) {
+        struct heap heap = heap_of(1 * MIB, 1);
+        struct bsa_section *section = first_section(&heap);
+        uintptr_t address;
+
+        EXPECT_OK(bsa_alloc_pages(heap.root, 3, 0, BSA_EXACT, &address));
+        set_word(section, bsa_page_of(section, address), states[i], 3);
+        expect_no_heap(&heap);
+    }
+}
+
+static void a_block_that_ends_behind_the_heap_is_no_heap(void) {
+    for (uint32_t beyond = 1; beyond <= 3; beyond++) {
+        struct heap heap = heap_of(1 * MIB, 1);
+        struct bsa_section *section = first_section(&heap);
+        uint32_t last = section->total_pages - 1;
+
+        while (bsa_word_state(bsa_word_at(section, last)) == BSA_INSIDE) {
+            last--;
+        }
+        set_word(section, last, BSA_PAGES, section->total_pages - last + beyond);
+        expect_no_heap(&heap);
+    }
+}
+
+static void slabs_of_classes_or_orders_that_do_not_exist_are_no_heap(void) {
+    for (int wrong_class = 0; wrong_class < 2; wrong_class++) {
+        struct heap heap = heap_of(1 * MIB, 1);
+        struct bsa_section *section = first_section(&heap);
+        unsigned order = wrong_class ? BSA_MAX_SLAB_ORDER : BSA_MAX_SLAB_ORDER + 1;
+        unsigned class_index = wrong_class ? bsa_class_count(heap.root) : 0;
+        uintptr_t address;
+
+        EXPECT_OK(bsa_alloc_pages(heap.root, (size_t)1 << order, 0, 0, &address));
+        bsa_page_set_word(bsa_page_at(section, bsa_page_of(section, address)),
+                          bsa_slab_word(order, class_index, 0, BSA_SLAB_FULL));
+        expect_no_heap(&heap);
+    }
+}
+
+/* A slab has fewer objects than bits; a bit of none, set by who knows what, must not become one. */
+static void remote_bits_of_no_object_are_dropped(void) {
+    struct heap heap = heap_of(512 * KIB, 1);
+    uintptr_t object = must_alloc(heap.root, 0, 2000);
+    struct bsa_slab_info info = slab_of(heap.root, object);
+    struct bsa_section *section = first_section(&heap);
+
+    EXPECT(info.capacity < 64);
+    atomic_store(bsa_remote_bits(section, bsa_page_of(section, info.base)),
+                 UINT64_MAX << info.capacity);
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT_SOUND(heap.root);
+    for (unsigned i = 1; i < info.capacity; i++) {
+        EXPECT_EQUAL(info.base, slab_of(heap.root, must_alloc(heap.root, 0, 2000)).base);
+    }
+    EXPECT(slab_of(heap.root, must_alloc(heap.root, 0, 2000)).base != info.base);
+    heap_close(&heap);
+}
+
 /* Many bytes at once. */
 static void no_rubbish_in_the_metadata_leads_to_more_than_a_refusal(void) {
     struct damage damage = damage_open(112 * KIB);
@@ -474,13 +661,6 @@ static void no_rubbish_in_the_metadata_leads_to_more_than_a_refusal(void) {
 
 /* --- crashes -----------------------------------------------------------------------------------
  */
-
-static void set_word(struct bsa_section *section, uint32_t page, enum bsa_head_state state,
-                     uint32_t count) {
-    section->high_water = section->high_water < page + 1 ? page + 1 : section->high_water;
-    bsa_page_set_word(bsa_page_at(section, page),
-                      bsa_block_word(state, bsa_log2_ceil(count), count));
-}
 
 static uint32_t largest_free_block(const struct heap *heap, uint32_t *pages) {
     for (unsigned order = BSA_MAX_ORDER + 1; order-- > 0;) {
@@ -604,6 +784,125 @@ static void making_and_unmaking_a_slab_may_be_cut_off_between_its_pages(void) {
     expect_recovery(&heap, &snapshot);
 }
 
+static void a_block_on_its_way_to_a_slab_or_back_is_free_after_a_crash(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    struct bsa_section *section = first_section(&heap);
+    struct snapshot snapshot;
+    uintptr_t block, buddy;
+
+    /* Beside a live block, so that it is not merged, and beside a free one. */
+    EXPECT_OK(bsa_alloc_pages(heap.root, 2, 4 * PAGE, 0, &block));
+    EXPECT_OK(bsa_alloc_pages(heap.root, 2, 0, 0, &buddy));
+    EXPECT_EQUAL(block + 2 * PAGE, buddy);
+    EXPECT_OK(bsa_free(heap.root, block));
+    snapshot = snapshot_of(heap.root, THE_TRUTH);
+    set_word(section, bsa_page_of(section, block), BSA_CHANGING, 2);
+    EXPECT_OK(bsa_rebuild(heap.root));
+    EXPECT_SOUND(heap.root);
+    EXPECT(snapshot_still_holds(&snapshot, heap.root));
+    EXPECT_OK(bsa_free(heap.root, buddy));
+    snapshot = snapshot_of(heap.root, THE_TRUTH);
+    EXPECT_OK(bsa_alloc_pages(heap.root, 2, 4 * PAGE, 0, &block));
+    set_word(section, bsa_page_of(section, block), BSA_CHANGING, 2);
+    expect_recovery(&heap, &snapshot);
+}
+
+/* --- crashes at any instruction ---------------------------------------------------------------
+ *
+ * A child works on a heap in shared memory, one machine instruction at a time. After each that
+ * changed a byte its parent attaches a copy, as another process would if the child died there.
+ * On x86 alone: where an atomic operation is a loop over a reservation, steps lose it each time.
+ * And not under ThreadSanitizer, which makes many steps of each and has nothing to say here. */
+
+#if (defined(__x86_64__) || defined(__i386__)) && !defined(__SANITIZE_THREAD__)
+#define STEP_BY_STEP 1
+
+enum { SHARED_BYTES = 96 * 1024 };
+
+struct witness {
+    unsigned char *shared, *copy;
+    uintptr_t object, block; /* live all the time */
+    void *root_memory;
+    unsigned attached;
+};
+
+static void look_at_a_copy(struct witness *witness) {
+    struct bsa_config config = {PAGE, 2, false, {0}};
+    uintptr_t moved = (uintptr_t)witness->copy - (uintptr_t)witness->shared;
+    struct bsa_allocation found;
+    struct bsa_root *root;
+
+    EXPECT_OK(bsa_init(witness->root_memory, bsa_root_size(2), &config, &root));
+    EXPECT_OK(bsa_attach_region(root, witness->copy, SHARED_BYTES, NULL, NULL));
+    EXPECT_SOUND(root);
+    EXPECT(stats_of(root).requested_bytes <= stats_of(root).current_bytes);
+    EXPECT_OK(bsa_lookup(root, witness->object + moved, &found));
+    EXPECT_EQUAL(112, found.usable_size);
+    EXPECT_OK(bsa_lookup(root, witness->block + moved, &found));
+    EXPECT_EQUAL(PAGE, found.usable_size);
+    witness->attached++;
+}
+
+/* Every kind of change: splits, merges, exact blocks, growth, slabs made and given back, local and
+ * remote frees and their draining. */
+static void work(struct bsa_root *root) {
+    uintptr_t a, b, objects[10];
+
+    EXPECT_OK(bsa_alloc_pages(root, 1, 0, 0, &a));
+    EXPECT_OK(bsa_alloc_pages(root, 3, 0, BSA_EXACT, &b));
+    EXPECT_OK(bsa_realloc(root, b, 4 * PAGE, &b));
+    EXPECT_OK(bsa_realloc(root, b, 2 * PAGE - 5, &b));
+    EXPECT_OK(bsa_free(root, a));
+    EXPECT_OK(bsa_free(root, b));
+    for (unsigned i = 0; i < COUNT_OF(objects); i++) {
+        objects[i] = must_alloc(root, 0, 1500);
+    }
+    for (unsigned i = 0; i < COUNT_OF(objects); i++) {
+        EXPECT_OK(bsa_free_on(root, i % 2, objects[i]));
+    }
+    bsa_trim(root);
+}
+
+static void a_crash_at_any_instruction_leaves_a_heap_that_can_be_attached(void) {
+    struct heap heap = heap_without_sections(PAGE, 2);
+    struct witness witness = {.copy = aligned_memory(PAGE, SHARED_BYTES),
+                              .root_memory = aligned_memory(64, bsa_root_size(2))};
+    int status;
+    pid_t child;
+
+    witness.shared =
+        mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    EXPECT(witness.shared != MAP_FAILED);
+    EXPECT_OK(bsa_add_region(heap.root, witness.shared, SHARED_BYTES, NULL, NULL));
+    witness.block = must_alloc_pages(heap.root, 1);
+    witness.object = must_alloc(heap.root, 0, 100);
+    child = fork();
+    EXPECT(child >= 0);
+    if (child == 0) {
+        EXPECT_EQUAL(0, ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+        raise(SIGSTOP);
+        work(heap.root);
+        _exit(0);
+    }
+    EXPECT(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    while (WIFSTOPPED(status)) {
+        if (memcmp(witness.copy, witness.shared, SHARED_BYTES) != 0) {
+            memcpy(witness.copy, witness.shared, SHARED_BYTES);
+            look_at_a_copy(&witness);
+            memcpy(witness.copy, witness.shared, SHARED_BYTES);
+        }
+        EXPECT_EQUAL(0, ptrace(PTRACE_SINGLESTEP, child, NULL, NULL));
+        EXPECT_EQUAL(child, waitpid(child, &status, 0));
+    }
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    EXPECT(witness.attached > 200);
+    free(witness.copy);
+    free(witness.root_memory);
+    free(heap.root_memory);
+    munmap(witness.shared, SHARED_BYTES);
+}
+#endif
+
 int main(void) {
     RUN(a_heap_without_its_derived_fields_is_rebuilt_as_it_was);
     RUN(rebuilding_takes_back_what_was_freed_remotely);
@@ -612,9 +911,18 @@ int main(void) {
     RUN(a_region_moved_by_no_multiple_of_the_page_is_refused);
     RUN(a_region_that_was_removed_can_be_attached_again);
     RUN(attaching_what_is_no_heap_of_this_kind_is_refused);
+    RUN(a_header_that_is_wrong_in_one_field_is_refused);
+    RUN(a_heap_elsewhere_that_overlaps_another_is_refused);
+    RUN(slabs_of_a_slot_that_is_not_there_go_to_another);
+    RUN(of_the_empty_slabs_found_one_is_kept_and_the_rest_given_back);
     RUN(a_heap_attached_has_had_at_least_its_present_peak);
     RUN(no_damaged_byte_of_a_header_leads_to_more_than_a_refusal);
     RUN(no_damaged_byte_of_a_page_descriptor_leads_to_more_than_a_refusal);
+    RUN(blocks_that_do_not_start_aligned_are_no_heap);
+    RUN(free_blocks_and_slabs_of_three_pages_are_no_heap);
+    RUN(a_block_that_ends_behind_the_heap_is_no_heap);
+    RUN(slabs_of_classes_or_orders_that_do_not_exist_are_no_heap);
+    RUN(remote_bits_of_no_object_are_dropped);
     RUN(no_rubbish_in_the_metadata_leads_to_more_than_a_refusal);
     RUN(no_damaged_heap_offset_lets_the_heap_overlap_its_metadata);
     RUN(a_split_that_was_cut_off_after_its_first_word_is_undone);
@@ -624,5 +932,9 @@ int main(void) {
     RUN(trimming_to_an_exact_size_may_be_cut_off_anywhere);
     RUN(growing_into_free_neighbours_may_be_cut_off_after_its_first_word);
     RUN(making_and_unmaking_a_slab_may_be_cut_off_between_its_pages);
+    RUN(a_block_on_its_way_to_a_slab_or_back_is_free_after_a_crash);
+#ifdef STEP_BY_STEP
+    RUN(a_crash_at_any_instruction_leaves_a_heap_that_can_be_attached);
+#endif
     return 0;
 }

@@ -406,6 +406,52 @@ static void the_first_empty_slab_is_kept_and_a_further_one_given_back(void) {
     layer_close(layer);
 }
 
+/* All objects of a slab, the cache's current one at the end. */
+static void take_slab(struct layer *layer, struct bsa_cache *cache, uintptr_t *objects) {
+    for (unsigned i = 0; i < capacity_of(layer, cache); i++) {
+        objects[i] = layer_alloc(layer, cache);
+    }
+}
+
+static void free_slab(struct layer *layer, struct bsa_cache *cache, const uintptr_t *objects) {
+    for (unsigned i = 0; i < capacity_of(layer, cache); i++) {
+        EXPECT_OK(layer_free(layer, cache, objects[i]));
+    }
+}
+
+static void an_empty_current_slab_is_the_one_that_is_kept(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    uintptr_t full[64], current[64];
+
+    EXPECT(capacity_of(layer, cache) <= COUNT_OF(full));
+    take_slab(layer, cache, full);
+    take_slab(layer, cache, current);
+    free_slab(layer, cache, current);
+    EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, current[0]));
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    free_slab(layer, cache, full);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, current[0]));
+    layer_close(layer);
+}
+
+static void a_current_slab_that_others_empty_stays_current(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    uintptr_t objects[64];
+
+    EXPECT(capacity_of(layer, cache) <= COUNT_OF(objects));
+    take_slab(layer, cache, objects);
+    for (unsigned i = 0; i < capacity_of(layer, cache); i++) {
+        EXPECT_OK(layer_free_remote(layer, objects[i]));
+    }
+    bsa_cache_drain(&layer->space, cache);
+    EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, objects[0]));
+    EXPECT_EQUAL(0, take_back(layer, cache));
+    layer_close(layer);
+}
+
 static void a_slab_of_a_smaller_order_will_do(void) {
     struct layer *layer = layer_open(12, 4 * MIB);
 
@@ -493,6 +539,7 @@ static void an_object_freed_locally_cannot_be_freed_remotely(void) {
     EXPECT_OK(layer_free(layer, cache, freed));
     EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, freed));
     EXPECT_OK(layer_free_remote(layer, kept));
+    EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, freed)); /* in a word in use */
     bsa_cache_drain(&layer->space, cache);
     EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, kept));
     EXPECT_EQUAL(0, bsa_cache_live(cache));
@@ -553,6 +600,98 @@ static void a_named_slab_is_kept_until_it_has_been_pushed(void) {
     bsa_cache_trim(&layer->space, cache);
     EXPECT_EQUAL(1, take_back(layer, cache));
     EXPECT_EQUAL(1, cache->overlaps);
+    EXPECT_EQUAL(0, bsa_cache_live(cache));
+    layer_close(layer);
+}
+
+/* What such a double free leaves behind: the object is free on both sides, and its word is named.
+ */
+static void name_as_a_double_free_does(struct layer *layer, uintptr_t object) {
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, object, &index);
+
+    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head) + index / 64, 1ULL << index % 64);
+    atomic_fetch_or(&bsa_slab_page(slab)->summary, 1ULL << index / 64);
+}
+
+/* The same with a slab that is not the current one: emptied after it was named, or before. */
+static void a_named_slab_is_kept_where_another_empty_one_is(void) {
+    for (int named_first = 0; named_first < 2; named_first++) {
+        struct layer *layer = layer_open(12, 4 * MIB);
+        struct bsa_cache *cache = cache_of(layer, 0, 256);
+        uintptr_t empty[64], named[64], current[64];
+        unsigned last = capacity_of(layer, cache) - 1;
+        uint32_t index;
+
+        EXPECT(last < COUNT_OF(named));
+        take_slab(layer, cache, named);
+        take_slab(layer, cache, empty);
+        take_slab(layer, cache, current);
+        if (named_first) {
+            free_slab(layer, cache, empty);
+            EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, empty[0]));
+            EXPECT_OK(layer_free(layer, cache, named[last]));
+            name_as_a_double_free_does(layer, named[last]);
+            for (unsigned i = 0; i < last; i++) {
+                EXPECT_OK(layer_free(layer, cache, named[i]));
+            }
+        } else {
+            free_slab(layer, cache, named);
+            EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, named[0]));
+            name_as_a_double_free_does(layer, named[last]);
+            bsa_cache_trim(&layer->space, cache);
+        }
+        EXPECT_EQUAL(0, take_back(layer, cache));
+        bsa_cache_push_remote(cache, slab_at(layer, named[0], &index));
+        bsa_cache_trim(&layer->space, cache);
+        EXPECT_EQUAL(named_first ? 2 : 1, take_back(layer, cache));
+        EXPECT_EQUAL(1, cache->overlaps);
+        layer_close(layer);
+    }
+}
+
+/* A freer that was slow to push may find that the slab has another owner by then. */
+static void a_slab_on_the_stack_of_another_cache_reaches_its_owner(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *owner = cache_of(layer, 0, 64), *other = cache_of(layer, 1, 64);
+    uintptr_t object = layer_alloc(layer, owner);
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, object, &index);
+    bool must_push;
+
+    EXPECT_OK(bsa_slab_free_remote(slab, index, &must_push));
+    EXPECT(must_push);
+    bsa_cache_push_remote(other, slab);
+    bsa_cache_drain(&layer->space, other);
+    EXPECT_EQUAL(1, bsa_cache_live(owner));
+    bsa_cache_drain(&layer->space, owner);
+    EXPECT_EQUAL(0, bsa_cache_live(owner));
+    EXPECT_EQUAL(0, bsa_cache_live(other));
+    layer_close(layer);
+}
+
+/* Or that it is no slab any more: then the name is wiped out, for a slab made there later must be
+ * pushed like any other; and so are the bits, for its objects are new. */
+static void a_late_double_free_leaves_no_trace_in_the_next_slab(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 1024);
+    uintptr_t object = layer_alloc(layer, cache), again;
+    uint32_t index;
+    struct bsa_slab slab = slab_at(layer, object, &index);
+
+    EXPECT_OK(layer_free(layer, cache, object));
+    bsa_cache_trim(&layer->space, cache);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head), 1);
+    atomic_fetch_or(&bsa_slab_page(slab)->summary, 1);
+    bsa_cache_push_remote(cache, slab);
+    bsa_cache_drain(&layer->space, cache);
+    EXPECT_EQUAL(0, atomic_load(&bsa_slab_page(slab)->summary));
+    again = layer_alloc(layer, cache);
+    EXPECT_EQUAL(object, again);
+    EXPECT_EQUAL(0, bsa_slab_remote_count(&layer->space.classes, slab));
+    EXPECT_OK(layer_free_remote(layer, again));
+    bsa_cache_drain(&layer->space, cache);
     EXPECT_EQUAL(0, bsa_cache_live(cache));
     layer_close(layer);
 }
@@ -693,12 +832,17 @@ int main(void) {
     RUN(every_class_of_every_page_size_serves_a_slab_full);
     RUN(freed_objects_are_used_again_before_a_slab_is_asked_for);
     RUN(the_first_empty_slab_is_kept_and_a_further_one_given_back);
+    RUN(an_empty_current_slab_is_the_one_that_is_kept);
+    RUN(a_current_slab_that_others_empty_stays_current);
     RUN(a_slab_of_a_smaller_order_will_do);
     RUN(a_given_back_slab_leaves_no_trace_in_its_pages);
     RUN(remote_frees_are_counted_and_come_back_when_drained);
     RUN(an_object_freed_locally_cannot_be_freed_remotely);
     RUN(a_slab_is_kept_until_a_remote_free_under_way_is_over);
     RUN(a_named_slab_is_kept_until_it_has_been_pushed);
+    RUN(a_named_slab_is_kept_where_another_empty_one_is);
+    RUN(a_slab_on_the_stack_of_another_cache_reaches_its_owner);
+    RUN(a_late_double_free_leaves_no_trace_in_the_next_slab);
     RUN(full_slabs_are_not_looked_at_again);
     RUN(partial_slabs_are_used_first_in_first_out);
     RUN(counts_and_states_hold_through_random_use);
