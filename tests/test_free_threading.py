@@ -319,7 +319,7 @@ def until_another_thread_has_used(heap):
         return False
 
     def use():
-        asked.wait()
+        assert asked.wait(60)
         heap.free(heap.malloc(16))
         used.set()
 

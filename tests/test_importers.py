@@ -282,7 +282,8 @@ int main(void) {
 
 
 @pytest.mark.skipif(
-    not all(map(shutil.which, ("heaptrack", "zstd", "cc"))), reason="needs heaptrack, zstd and cc"
+    not all(map(shutil.which, ("heaptrack", "zstd", "cc"))) or "LD_PRELOAD" in os.environ,
+    reason="needs heaptrack, zstd and cc, and nothing preloaded before heaptrack",
 )
 @pytest.mark.parametrize("options", [["--raw"], []], ids=["raw", "interpreted"])
 def test_what_heaptrack_writes_today_loads(tmp_path, options):

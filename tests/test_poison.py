@@ -22,7 +22,10 @@ CULPRITS = {
     if "culprit:" in line
 }
 
-needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
+needs_valgrind = pytest.mark.skipif(
+    shutil.which("valgrind") is None or "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="no valgrind, or AddressSanitizer in its place",
+)
 VALGRIND = ["valgrind", "--quiet", "--error-exitcode=9"]
 # name: (flags of the compiler, how to run, what a report says)
 CHECKERS = {
