@@ -73,7 +73,7 @@ def pins(allocator, order, *, births=None):
     windows = [window for space in spaces(allocator) for window in _cheapest(space, order)]
     if not windows:
         raise InvalidParamError(f"no section has room for a block of order {order}")
-    best = min(windows, key=lambda window: window.cost)
+    best = min(windows, key=lambda window: (window.cost, window.space.base))
     return Pins(
         order,
         allocator.page_size,

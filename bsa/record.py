@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 from typing import NamedTuple
@@ -106,7 +107,8 @@ def _environment(env, library, raw):
     # First, before another allocator that may be preloaded: whose malloc comes first is called.
     env["LD_PRELOAD"] = " ".join(filter(None, [library, env.get("LD_PRELOAD")]))
     env["BSA_RECORD_FILE"] = raw
-    env.setdefault("PYTHONMALLOC", "malloc")
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # a Python without GIL refuses to start so
+        env.setdefault("PYTHONMALLOC", "malloc")
     return env
 
 

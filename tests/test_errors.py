@@ -149,6 +149,8 @@ def used(make):
     "number, error",
     [
         (-1, bsa.InvalidParamError),
+        (-2, bsa.InvalidParamError),  # of one digit, as CPython keeps ints
+        (-(1 << 30) + 1, bsa.InvalidParamError),
         (-(1 << 31), bsa.InvalidParamError),
         (-(1 << 63), bsa.InvalidParamError),
         (-(1 << 63) - 1, bsa.InvalidParamError),

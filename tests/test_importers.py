@@ -200,6 +200,7 @@ def test_large_ids_of_a_rep_file_are_numbered_anew(load):
         (REP.replace(b"a 2", b"a -1"), "line 8: expected an id from 0 to 2, found 'a -1 128'"),
         (REP.replace(b"640", b"-640"), "line 7: expected a size below 2^64, found 'r 0 -640'"),
         (REP.replace(b"640", b"9" * 20), "line 7: expected a size below 2^64"),
+        (b"1\n%d\n1\n1\na %d 8\n" % (10**30, 1 << 64), "line 5: expected an id from 0 to"),
     ],
 )
 def test_a_damaged_rep_file_is_refused_with_its_line(load, data, message):
@@ -256,6 +257,8 @@ def test_a_free_of_a_kind_without_blocks_is_counted(load):
         (b"v 1 3\n+ 8 1 g\n", "line 2: expected hexadecimal numbers, found '+ 8 1 g'"),
         (b"v 1 3\n+ 0\n", "line 2: expected a kind below 0, found '+ 0'"),
         (b"v 1 3\na 8 1\n- 1\n", "line 3: expected a kind below 1, found '- 1'"),
+        (b"v 1 3\na 8 1\n+ -1\n", "line 3: expected a kind below 1, found '+ -1'"),
+        (b"v 1 3\na 8 1\n- -9\n", "line 3: expected a kind below 1, found '- -9'"),
         (b"v 1 3\na 8\n", "line 2: expected bytes and a backtrace, found 'a 8'"),
         (b"v 1 3\n- 1 2\n", "line 2: expected an address or a kind, found '- 1 2'"),
         (b"v 1 3\n+ 8 1 1" + b"0" * 16 + b"\n", "line 2: expected numbers below 2^64"),

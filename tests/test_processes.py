@@ -241,6 +241,40 @@ def test_a_fork_within_the_callback_for_lack_of_memory_leaves_two_heaps(make):
     assert held in heap
 
 
+def test_a_heap_cannot_be_closed_under_a_callback_that_forked(make):
+    refusals = []
+
+    def close():
+        try:
+            heap.close()
+        except bsa.InUseError as error:
+            refusals.append(error)
+
+    def phys(address):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            thread = threading.Thread(target=close)  # the first to use the heap in the child
+            thread.start()
+            thread.join()
+            children.append(True)
+        else:
+            _, status = os.waitpid(pid, 0)
+            statuses.append(os.waitstatus_to_exitcode(status))
+        return address & 0xFFFFF000
+
+    children, statuses = [], []
+    heap = make(SIZE, phys=phys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        block = heap.alloc_pages_lowmem(1)
+    if children:
+        block.free()
+        heap.close()
+        os._exit(0 if len(refusals) == 1 and heap.closed else 1)
+    assert statuses == [0]
+
+
 def test_a_region_is_still_managed_in_the_child(make):
     buffer = bytearray(SIZE)
     make(buffer)

@@ -95,6 +95,15 @@ def test_an_order_for_which_there_is_no_room_is_refused(order):
         bsa.pins(heap, order)
 
 
+def test_of_equals_in_several_sections_the_lowest_address_is_found():
+    memory = memoryview(bytearray(1 << 20))
+    with bsa.Allocator() as heap:
+        high = heap.add_region(memory[1 << 19 :])
+        low = heap.add_region(memory[: 1 << 19])
+        assert high.start > low.start
+        assert bsa.pins(heap, 0).section == low.index
+
+
 def test_the_best_of_several_sections_is_found():
     with bsa.Allocator(1 << 20, cpus=1) as heap:
         heap.add_region(1 << 20)

@@ -106,7 +106,7 @@ class _Source:
         self._live.append([])
 
     def _kind(self, line, row, kind):
-        if kind >= len(self._sizes):
+        if not 0 <= kind < len(self._sizes):
             raise expected(line, f"a kind below {len(self._sizes):x}", row)
         return kind
 

@@ -12,44 +12,63 @@
 /* --- the out-of-memory callback ----------------------------------------------------------------
  */
 
-/* The callbacks that the calling thread is in, innermost first: none is called from within itself.
- */
+/* A call of on_oom under way: no thread calls it from within itself. Not in the frame of the call,
+ * nor in an order of calls: greenlets move their frames away, and end in any order. */
 struct oom_call {
-    const AllocatorObject *allocator;
-    const struct oom_call *outer;
+    unsigned long thread;
+    struct oom_call *next;
 };
 
-static _Thread_local const struct oom_call *oom_calls;
-
 static bool is_in_oom_callback(const AllocatorObject *self) {
-    const struct oom_call *call = oom_calls;
+    const struct oom_call *call = self->oom_calls;
 
-    while (call != NULL && call->allocator != self) {
-        call = call->outer;
+    while (call != NULL && call->thread != PyThread_get_thread_ident()) {
+        call = call->next;
     }
     return call != NULL;
 }
 
+static struct oom_call *begin_oom_call(AllocatorObject *self) {
+    struct oom_call *call = PyMem_RawMalloc(sizeof *call);
+
+    if (call == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    *call = (struct oom_call){PyThread_get_thread_ident(), self->oom_calls};
+    self->oom_calls = call;
+    return call;
+}
+
+static void end_oom_call(AllocatorObject *self, struct oom_call *call) {
+    struct oom_call **place = &self->oom_calls;
+
+    while (*place != call) {
+        place = &(*place)->next;
+    }
+    *place = call->next;
+    PyMem_RawFree(call);
+}
+
 /* Whether on_oom says "try again"; -1 with what it raised. */
 static int ask_on_oom(AllocatorObject *self, size_t bytes) {
-    struct oom_call call = {self, oom_calls};
     PyObject *callable = Py_NewRef(self->on_oom), *number = PyLong_FromSize_t(bytes), *answer;
+    struct oom_call *call = number == NULL ? NULL : begin_oom_call(self);
     int again = -1;
 
-    if (number != NULL) {
+    if (call != NULL) {
         PyObject *arguments[] = {(PyObject *)self, number};
 
-        oom_calls = &call;
         bsa_let_go();
         answer = PyObject_Vectorcall(callable, arguments, 2, NULL);
         bsa_take_again();
-        oom_calls = call.outer;
+        end_oom_call(self, call);
         if (answer != NULL) {
             again = PyObject_IsTrue(answer);
             Py_DECREF(answer);
         }
-        Py_DECREF(number);
     }
+    Py_XDECREF(number);
     Py_DECREF(callable);
     return again;
 }
@@ -252,15 +271,18 @@ static bool clear_if_asked(AllocatorObject *self, const struct allocation_reques
            clear(self, address, bsa_granted_size(self->root, request->amount, request->align));
 }
 
-/* The value of an int of one digit, SIZE_MAX for all else. */
+/* The value of an int of one digit that is not negative, SIZE_MAX for all else. */
 static inline size_t small_int(PyObject *number) {
     if (!PyLong_CheckExact(number)) {
         return SIZE_MAX;
     }
 #if PY_VERSION_HEX >= 0x030C0000
-    return PyUnstable_Long_IsCompact((PyLongObject *)number)
-               ? (size_t)PyUnstable_Long_CompactValue((PyLongObject *)number)
-               : SIZE_MAX;
+    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
+        Py_ssize_t value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+
+        return value >= 0 ? (size_t)value : SIZE_MAX;
+    }
+    return SIZE_MAX;
 #else
     return Py_SIZE(number) == 1 ? ((PyLongObject *)number)->ob_digit[0] : SIZE_MAX;
 #endif

@@ -11,6 +11,7 @@
 #include "poison.h"
 #include "section.h"
 
+#include <pthread.h>
 #include <structmember.h>
 
 enum { ROOT_ALIGNMENT = 64 };
@@ -24,9 +25,18 @@ _Thread_local struct bsa_held *bsa_innermost;
 
 static _Thread_local struct bsa_pin *pins; /* of the calling thread, innermost first */
 
+/* The pins of threads that a fork has left behind are none. */
+static void forget_lost_pins(AllocatorObject *self) {
+    if (self->pins_generation != bsa_fork_count) {
+        self->pins = 0;
+        self->pins_generation = bsa_fork_count;
+    }
+}
+
 void bsa_pin(AllocatorObject *self, struct bsa_pin *pin) {
     *pin = (struct bsa_pin){self, pins};
     pins = pin;
+    forget_lost_pins(self);
     self->pins++;
 }
 
@@ -35,12 +45,24 @@ void bsa_unpin(struct bsa_pin *pin) {
     pin->allocator->pins--;
 }
 
-/* In a forked child only the thread that forked is left. */
-static void count_own_pins(AllocatorObject *self) {
-    self->pins = 0;
+/* In a forked child only the thread that forked is left, and only it knows its pins: they are
+ * counted before it can start others, which may be the first to use the allocator. */
+static void count_pins_in_child(void) {
     for (const struct bsa_pin *pin = pins; pin != NULL; pin = pin->outer) {
-        self->pins += pin->allocator == self;
+        forget_lost_pins(pin->allocator);
+        pin->allocator->pins++;
     }
+}
+
+/* Handlers run in the order in which they were registered: forks are counted already. */
+static void register_fork_handler(void) {
+    pthread_atfork(NULL, NULL, count_pins_in_child);
+}
+
+void bsa_pins_init(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, register_fork_handler);
 }
 
 /* In a forked child: private memory is the child's own copy, shared memory is not. An inert
@@ -53,10 +75,10 @@ void bsa_settle_fork(AllocatorObject *self) {
     for (Py_ssize_t i = 0; i < self->record_count && !self->is_inert; i++) {
         self->is_inert = bsa_region_is_shared(self->records[i]->region);
     }
+    forget_lost_pins(self);
     if (!self->is_inert) {
         self->turnstile = PyThread_allocate_lock();
         self->waiting = 0;
-        count_own_pins(self);
         self->long_work = PyThread_allocate_lock(); /* a thread left behind may hold the old one */
         self->fork_generation = bsa_fork_count;
     }

@@ -39,10 +39,12 @@ struct AllocatorObject {
     bool is_busy;  /* long work is under way */
     bool is_inert; /* in a forked child, over memory that the parent uses as well */
     Py_ssize_t pins;
+    unsigned pins_generation;     /* the fork count when they were counted */
     PyThread_type_lock long_work; /* held while busy */
     PyThread_type_lock turnstile; /* held by a thread that waits, until it has had its turn */
     Py_ssize_t waiting;           /* threads that wait for long work to end */
     PyObject *on_oom;
+    struct oom_call *oom_calls;
     uint64_t limit; /* UINT64_MAX: none */
     struct section_record **records;
     Py_ssize_t record_count;
@@ -72,6 +74,9 @@ void bsa_settle_fork(AllocatorObject *self);
 /* Begins and ends long work on an open allocator: between the two the GIL may be released. */
 bool bsa_allocator_begin_long(AllocatorObject *self);
 void bsa_allocator_end_long(AllocatorObject *self);
+
+/* Must be called once after bsa_threads_init, before anything is pinned; may be called again. */
+void bsa_pins_init(void);
 
 /* One reason of the calling thread's why the allocator must stay open and keep its sections; lies
  * in the frame that pins it. A forked child thereby knows which pins are its own thread's. */
