@@ -24,7 +24,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv=None):
     """Run one command; its exit status."""
-    args = _parser().parse_args(argv)
+    try:
+        return _run(_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(args):
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold anything
     try:
         status = args.run(args)
@@ -32,8 +38,6 @@ def main(argv=None):
         return status
     except BrokenPipeError:
         return _leave_broken_pipe()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except (AllocError, OSError, ValueError, MemoryError) as error:
         print(f"python -m bsa {args.command}: {str(error) or 'out of memory'}", file=sys.stderr)
         return 1
