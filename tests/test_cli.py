@@ -210,12 +210,10 @@ def test_a_closed_pipe_ends_it_quietly(trace_file):
 
 
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path):
-    """Once all is imported: an import may lose the signal in a callback of CPython's own."""
-    for name, times in (("short", 1), ("long", 1_500_000)):
-        events = [(1, 0, 64, 0, 0), (4, 0, 0, 0, 0)] * times
-        Trace.from_events(events).save(tmp_path / name)
+    Trace.from_events([(1, 0, 64, 0, 0), (4, 0, 0, 0, 0)] * 1_500_000).save(tmp_path / "long")
     interrupt = "import os, signal, threading; from bsa.__main__ import main; import sys\n"
-    interrupt += f"main(['replay', {str(tmp_path / 'short')!r}])\n"
+    # Jobs in the background of a shell, and what they start, ignore it.
+    interrupt += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     interrupt += "threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
     interrupt += f"while main(['replay', {str(tmp_path / 'long')!r}]) == 0: pass\n"
     process = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
