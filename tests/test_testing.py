@@ -1,8 +1,12 @@
 """bsa.testing without Hypothesis: programs, and whose fault it is."""
 
+import ast
+import ctypes
 import importlib.util
+import inspect
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import textwrap
@@ -59,11 +63,76 @@ def test_a_handle_counts_requests_that_failed_too():
         (("close",), "no such step"),  # a method, but no step
         (("malloc",), "size"),
         (("trim", 1), "argument"),
+        (("malloc", 8, 3), "align is 3"),
+        (("malloc", 8, 0), "align is 0"),
+        (("malloc", -1), "size is -1"),
+        (("malloc", "8"), "size is '8'"),
+        (("malloc", 8.0), "size is 8.0"),
+        (("free_many", 0), "handles is 0"),
     ],
 )
 def test_a_step_that_cannot_be_done_is_the_programs_error(step, told):
     with pytest.raises(ProgramError, match=f"step 0.*{told}"):
         run(step)
+
+
+@pytest.mark.parametrize(
+    "program, told",
+    [
+        ({"setup": {}, "steps": []}, "no 'machine'"),
+        ({"machine": "allocator", "steps": []}, "no 'setup'"),
+        ({"machine": "allocator", "setup": {}}, "no 'steps'"),
+        ({"machine": "slab", "setup": {}, "steps": [], "flags": {"has_luck": 1}}, "'has_luck'"),
+        ({"machine": "slab", "setup": {"cpu": 2}, "steps": []}, "'cpu'"),
+    ],
+)
+def test_a_program_with_a_wrong_key_is_the_programs_error(program, told):
+    with pytest.raises(ProgramError, match=told):
+        run_program(program)
+
+
+@pytest.mark.parametrize(
+    "step, told",
+    [
+        (("malloc", 8, 16), "has_alignment"),
+        (("malloc", 8, None, True), "has_zero"),
+        (("realloc", 0, 8), "has_realloc"),
+        (("usable_size", 0), "has_usable_size"),
+        (("malloc_many", 2, 8), "has_bulk"),
+        (("free_many", [0]), "has_bulk"),
+    ],
+)
+def test_a_step_that_the_allocator_has_no_method_for_is_the_programs_error(step, told):
+    with pytest.raises(ProgramError, match=f"step 1.*{told}"):
+        run(("malloc", 8), step, make_allocator=FirstFit, setup={})
+
+
+def test_a_program_is_there_when_a_step_has_ended_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("BSA_TESTING_LOG", str(tmp_path / "log"))
+    done = python(
+        """
+        import os, bsa
+        from bsa.testing import run_program
+
+        class Deadly(bsa.Allocator):
+            def malloc(self, size, **options):
+                return os.abort() if size == 7 else super().malloc(size, **options)
+
+        setup = {"page_size": 4096, "cpus": 1, "regions": [(0, 100000, None)]}
+        steps = [("malloc", 8), ("free", 0), ("malloc", 7), ("malloc", 9)]
+        run_program({"machine": "allocator", "setup": setup, "steps": steps}, Deadly)
+        """
+    )
+    assert done.returncode == -signal.SIGABRT, done.stderr
+    program = ast.literal_eval((tmp_path / "log").read_text())
+    assert program["steps"] == [("malloc", 8), ("free", 0), ("malloc", 7)]
+    run_program(program)
+
+
+def test_a_log_that_cannot_be_written_is_not_the_allocators_fault(tmp_path, monkeypatch):
+    monkeypatch.setenv("BSA_TESTING_LOG", str(tmp_path))
+    with pytest.raises(ProgramError, match="BSA_TESTING_LOG"):
+        run(("malloc", 8))
 
 
 def test_an_unknown_machine_is_the_programs_error():
@@ -228,12 +297,84 @@ def test_a_promise_to_serve_must_be_kept():
         run(("malloc", 1500), make_allocator=Promising, setup={})
 
 
+@pytest.mark.parametrize(
+    "usable, told",
+    [
+        (lambda self, address: 10.0, "is 10.0"),
+        (lambda self, address: 9, "is 9"),
+        (lambda self, address: 5000, "not within"),
+        (lambda self, address: 11, "overlap"),
+    ],
+)
+def test_a_wrong_usable_size_is_the_allocators_fault(usable, told):
+    wrong = type("Wrong", (FirstFit,), {"usable_size": usable, "regions": [(0, 1024)]})
+    with pytest.raises(AllocatorFault, match=f"usable_size.*{told}"):
+        run(("malloc", 10), ("malloc", 10), ("usable_size", 0), make_allocator=wrong, setup={})
+    right = type("Right", (wrong,), {"usable_size": lambda self, address: 10})
+    run(("malloc", 10), ("malloc", 10), ("usable_size", 0), make_allocator=right, setup={})
+
+
+class Refusing(FirstFit):
+    """Has forgotten to return what it has."""
+
+    def malloc(self, size):
+        super().malloc(size)
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_an_allocator_that_serves_nothing_is_at_fault(merges):
+    with pytest.raises(AllocatorFault, match="nothing is live, and 1 byte is refused"):
+        run(("malloc", 8), make_allocator=Refusing, setup={}, merges=merges)
+
+
+def test_to_refuse_everything_may_be_right():
+    run(make_allocator=Refusing, setup={})  # was asked for nothing
+    run(("malloc", 1 << 60), make_allocator=FirstFit, setup={})
+    full = type("Full", (Refusing,), {"must_serve": lambda self, size: False})
+    run(("malloc", 8), make_allocator=full, setup={})
+
+
 # --- other allocators
 
 
 def test_the_malloc_of_this_process_passes():
     steps = ("malloc", 100), ("malloc", 0), ("malloc", 50, 4096), ("malloc", 70, None, True)
     run(*steps, ("realloc", 0, 5000), ("usable_size", 0), make_allocator=CAllocator, setup={})
+
+
+class Library(ctypes.CDLL):
+    """The C library with some functions only."""
+
+    names = ("malloc", "free")
+
+    def __init__(self, *more):
+        super().__init__(None)
+        self.names += more
+
+    def __getattr__(self, name):
+        if name not in self.names:
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+
+@pytest.mark.parametrize(
+    "more, parameters",
+    [
+        ((), ["size"]),
+        (("aligned_alloc",), ["size", "align"]),
+        (("calloc",), ["size", "zero"]),
+        (("aligned_alloc", "calloc"), ["size", "align", "zero"]),
+    ],
+)
+def test_malloc_of_a_library_takes_what_the_library_has(more, parameters):
+    allocator = CAllocator(Library(*more))
+    assert list(inspect.signature(allocator.malloc).parameters) == parameters
+    steps = [("malloc", 100)]
+    steps += [("malloc", 100, 4096)] if "align" in parameters else []
+    steps += [("malloc", 3000, None, True)] if "zero" in parameters else []
+    run(*steps, make_allocator=lambda: CAllocator(Library(*more)), setup={})
+    with pytest.raises(TypeError):
+        allocator.malloc(8, None, False, 7)
 
 
 def test_a_library_without_malloc_is_refused():

@@ -19,6 +19,7 @@ from bsa.testing import (  # noqa: E402
     AllocatorMachine,
     BuddyMachine,
     CAllocator,
+    ProgramError,
     SlabMachine,
     run_program,
     shrink_program,
@@ -26,6 +27,9 @@ from bsa.testing import (  # noqa: E402
 )
 
 FIRST_FIT = pathlib.Path(__file__).resolve().parent.parent / "examples" / "first_fit.py"
+
+
+Mended = runpy.run_path(str(FIRST_FIT))["Mended"]
 
 
 # --- bsa
@@ -77,7 +81,7 @@ def find_fault(machine, *phases):
     with pytest.raises(AllocatorFault) as caught:
         run_state_machine_as_test(machine, settings=found)
     notes = "\n".join(caught.value.__notes__)
-    script = notes.partition("As a script:\n\n")[2]
+    script = notes.partition("This script fails with: ")[2].partition("\n\n")[2]
     call = ast.parse(script.rpartition("\n)")[0] + ")").body[-1].value
     assert ast.unparse(call.func) == f"{machine.__qualname__}.run"
     return caught.value, ast.literal_eval(call.args[0])
@@ -126,12 +130,105 @@ def test_the_bug_of_a_derived_class_is_found_and_shrunk():
     ForgetfulMachine.run({**program, "steps": program["steps"][:-1]})
 
 
+class TwoBugs(AllocatorMachine):
+    """The second bug needs more steps than the first."""
+
+    def make_allocator(self):
+        class Two(Mended):
+            frees = 0
+
+            def malloc(self, size):
+                if size == 7:
+                    raise KeyError("seven")
+                return super().malloc(size)
+
+            def free(self, address):
+                self.frees += 1
+                if self.frees == 3:
+                    raise OSError("three")
+                super().free(address)
+
+        return Two()
+
+
+def notes_of(cls, *steps):
+    """What the machine prints of the program."""
+    told = []
+    machine = cls()
+    machine.start({})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bsa.testing.machines.note", told.append)
+        try:
+            for step in steps:
+                machine.do(*step)
+        except AllocatorFault:
+            machine.teardown()
+        else:
+            with pytest.raises(AllocatorFault):
+                machine.teardown()
+    return told[0]
+
+
+def test_the_script_belongs_to_the_fault():
+    seven = notes_of(TwoBugs, ("malloc", 7))
+    assert "This script fails with: step 0, ('malloc', 7): malloc() raised KeyError" in seven
+    three = notes_of(TwoBugs, *(step for at in range(3) for step in (("malloc", 1), ("free", at))))
+    told, _, script = three.partition("\n\n")
+    assert told.startswith("This script fails with: the end") and "OSError: three" in told
+    assert '("malloc", 7)' not in script and "malloc" in script
+
+
+def test_of_two_programs_that_fail_the_same_way_the_smaller_is_kept():
+    machine = TwoBugs()
+    machine.start({})
+    with pytest.raises(AllocatorFault):
+        machine.do("malloc", 7)
+    large = {**machine.exerciser.program, "steps": [("malloc", 7), ("malloc", 9)]}
+    TwoBugs._shortest = {"kind": (large, large)}
+    assert machine.shortest("kind")["steps"] == [("malloc", 7)]
+    machine.teardown()
+
+
 # --- what machines are made of
 
 
 def test_a_program_that_does_not_fail_is_not_shrunk():
-    program = {"machine": "slab", "setup": {}, "steps": []}
-    assert shrink_program(program) == program
+    with pytest.raises(ProgramError, match="does not fail"):
+        shrink_program({"machine": "slab", "setup": {}, "steps": []})
+    with pytest.raises(ProgramError, match="step 0.*handle 0"):
+        shrink_program({"machine": "slab", "setup": {}, "steps": [("free", 0)]})
+
+
+def test_a_misspelt_attribute_is_refused():
+    with pytest.raises(TypeError, match="detects_dubble_free"):
+        type("Misspelt", (AllocatorMachine,), {"detects_dubble_free": True})
+
+
+@pytest.mark.parametrize("machine", [SlabMachine, BuddyMachine])
+def test_an_exact_machine_needs_regions(machine):
+    with pytest.raises(ProgramError, match="Own.configurations draws no 'regions'"):
+        own = type("Own", (machine,), {"configurations": [{"cpus": 1}]})
+        run_state_machine_as_test(own, settings=settings(max_examples=5, database=None))
+
+
+class OfLists(AllocatorMachine):
+    sizes = [8, 100, 5000]
+    alignments = (None, 64)
+    configurations = [{"page_size": 256, "cpus": 1, "regions": [(0, 40000, None)]}]
+
+
+TestOfLists = OfLists.TestCase
+
+
+class WrongWhenAligned(bsa.Allocator):
+    def malloc(self, size, align=None, **options):
+        return super().malloc(size, align, **options) + (align or 0) // 16 % 2
+
+
+def test_an_alignment_stays_one():
+    setup = {"page_size": 4096, "cpus": 1, "regions": [(0, 100000, None)]}
+    program = {"machine": "allocator", "setup": setup, "steps": [("malloc", 40, 16)]}
+    assert shrink_program(program, WrongWhenAligned)["steps"] == [("malloc", 0, 16)]
 
 
 class Wrong(bsa.Allocator):

@@ -63,6 +63,26 @@ def test_configurations_are_setups(setup, machine):
     run_program({"machine": machine, "setup": setup, "steps": [("malloc", 40000)]})
 
 
+@given(strategies.configurations([256, 512]))
+def test_page_sizes_may_be_a_list(setup):
+    assert setup["page_size"] in (256, 512)
+
+
+@pytest.mark.parametrize(
+    "draw, told",
+    [
+        (lambda: strategies.alignments(0), "most must be at least 1, not 0"),
+        (lambda: strategies.sizes(-1), "most must be at least 0, not -1"),
+        (lambda: strategies.buffers(9, 8), "max_size must be at least 9, not 8"),
+        (lambda: strategies.regions(4096, 0), "max_pages must be at least 1, not 0"),
+        (lambda: strategies.configurations(max_cpus=0), "max_cpus must be at least 1, not 0"),
+    ],
+)
+def test_a_strategy_of_nothing_is_refused(draw, told):
+    with pytest.raises(ValueError, match=told):
+        draw()
+
+
 @few
 @given(st.sampled_from(strategies.PAGE_SIZES).flatmap(strategies.regions))
 def test_regions_have_room(region):

@@ -13,8 +13,8 @@ class CAllocator:
     library: a path or name as ctypes.CDLL takes it, a loaded ctypes.CDLL, or None: the malloc of
     this process. prefix: comes before each function's name, as "je_" in je_malloc.
 
-    With realloc, malloc_usable_size, or both aligned_alloc and calloc, it has `realloc`,
-    `usable_size`, or a `malloc` that takes `align` and `zero` (of which a request may have one). A
+    With realloc or malloc_usable_size it has `realloc` or `usable_size`. Its `malloc` takes `align`
+    if there is aligned_alloc, and `zero` if there is calloc (a request may have one of them). A
     library's own checks end the process, so there is no testing of misuse. AttributeError: the
     library has no malloc or no free.
     """
@@ -27,16 +27,22 @@ class CAllocator:
     def __init__(self, library: str | ctypes.CDLL | None = None, prefix: str = "") -> None:
         self._library = library if isinstance(library, ctypes.CDLL) else ctypes.CDLL(library)
         self._prefix = prefix
-        self.malloc = self._malloc = self._function("malloc", _ADDRESS, _SIZE)
+        self._malloc = self._function("malloc", _ADDRESS, _SIZE)
         self.free = self._function("free", None, _ADDRESS)
         if self._has("realloc"):
             self.realloc = self._function("realloc", _ADDRESS, _ADDRESS, _SIZE)
         if self._has("malloc_usable_size"):
             self.usable_size = self._function("malloc_usable_size", _SIZE, _ADDRESS)
-        if self._has("aligned_alloc") and self._has("calloc"):
+        # What `malloc` takes is seen by its parameters.
+        self.malloc = self._plain
+        if self._has("aligned_alloc"):
             self._aligned_alloc = self._function("aligned_alloc", _ADDRESS, _SIZE, _SIZE)
+            self.malloc = self._aligned
+        if self._has("calloc"):
             self._calloc = self._function("calloc", _ADDRESS, _SIZE, _SIZE)
-            self.malloc = self._malloc_of_any_kind
+            self.malloc = self._zeroed
+            if self._has("aligned_alloc"):
+                self.malloc = self._any
 
     def _has(self, name: str) -> bool:
         return hasattr(self._library, self._prefix + name)
@@ -50,13 +56,21 @@ class CAllocator:
         function.restype, function.argtypes = result, arguments
         return function
 
-    def _malloc_of_any_kind(
-        self, size: int, align: int | None = None, zero: bool = False
-    ) -> int | None:
-        if align is not None:
-            # C wants a multiple of the alignment, and some libraries no less than a pointer's size.
-            align = max(align, ctypes.sizeof(_ADDRESS))
-            address: int | None = self._aligned_alloc(align, -(-size // align) * align)
-        else:
-            address = self._calloc(1, size) if zero else self._malloc(size)
+    def _plain(self, size: int) -> int | None:
+        address: int | None = self._malloc(size)
         return address
+
+    def _aligned(self, size: int, align: int | None = None) -> int | None:
+        if align is None:
+            return self._plain(size)
+        # C wants a multiple of the alignment, and some libraries no less than a pointer's size.
+        align = max(align, ctypes.sizeof(_ADDRESS))
+        address: int | None = self._aligned_alloc(align, -(-size // align) * align)
+        return address
+
+    def _zeroed(self, size: int, zero: bool = False) -> int | None:
+        address: int | None = self._calloc(1, size) if zero else self._malloc(size)
+        return address
+
+    def _any(self, size: int, align: int | None = None, zero: bool = False) -> int | None:
+        return self._aligned(size, align) if align is not None else self._zeroed(size, zero)

@@ -6,16 +6,26 @@ offsets, sizes), never addresses. So the steps that were done are a program, whi
 runs again. Nothing here needs Hypothesis.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
 Step: TypeAlias = tuple[Any, ...]
 Program: TypeAlias = dict[str, Any]  # "machine", "setup", "steps"; "flags" where there are any
 Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 MakeAllocator: TypeAlias = Callable[..., Any]
+
+# What a machine may say of an allocator.
+FLAGS = (
+    "has_alignment has_zero has_realloc has_usable_size has_bulk has_close has_blocks has_pages"
+    " has_cpus has_sections has_limit detects_double_free detects_interior_free"
+    " detects_foreign_free default_alignment merges"
+).split()
+
+LOG = "BSA_TESTING_LOG"  # environment variable: a file for the program as far as it has come
 
 START = ("the start",)
 END = ("the end, when everything is given back",)
@@ -48,6 +58,17 @@ def expect(condition: object, text: str) -> None:
 def expect_equal(seen: object, expected: object, what: str) -> None:
     if seen != expected:
         blame(f"{what} is {seen!r} instead of {expected!r}")
+
+
+def expect_argument(parameter: Parameter, value: Any) -> None:
+    """What an argument of any step must be, or the program is wrong."""
+    name, kind = parameter.name, parameter.annotation
+    if not isinstance(value, list if kind == list[int] else kind):
+        raise ProgramError(f"{name} is {value!r}, of another type than {kind}")
+    if name == "align" and value is not None and (value < 1 or value & (value - 1)):
+        raise ProgramError(f"align is {value!r}, neither None nor a power of two")
+    if isinstance(value, int) and value < (name == "every"):
+        raise ProgramError(f"{name} is {value!r}, too small")
 
 
 class Watched:
@@ -183,6 +204,18 @@ class Exerciser:
         program["steps"] = [self._short(step) for step in self.steps]
         return program
 
+    def log(self) -> None:
+        """Write down the program where LOG says, for the case that the next call ends the process.
+
+        The file holds a dict as a literal, a step a line.
+        """
+        if path := os.environ.get(LOG):
+            try:
+                with open(path, "w") as file:
+                    file.write(repr(self.program).replace("), (", "),\n("))
+            except OSError as error:
+                raise ProgramError(f"{LOG}: {error}") from None
+
     def _short(self, step: Step) -> Step:
         """The step without arguments that are the default."""
         name, *arguments = step
@@ -194,6 +227,7 @@ class Exerciser:
     def start(self) -> None:
         """What comes before the first step."""
         with self._blaming(START):
+            self.log()
             self.begin()
             self.verify()
 
@@ -203,6 +237,7 @@ class Exerciser:
         before = self.requests
         with self._blaming(self.steps[-1]):
             step = self._step(name, arguments)
+            self.log()
             try:
                 step()
             finally:
@@ -214,9 +249,11 @@ class Exerciser:
             raise ProgramError(f"the machine {self.machine!r} has no such step")
         method = getattr(self, name)
         try:
-            signature(method).bind(*arguments)
+            bound = signature(method).bind(*arguments)
         except TypeError as error:
             raise ProgramError(str(error)) from None
+        for parameter, value in bound.arguments.items():
+            expect_argument(bound.signature.parameters[parameter], value)
         return partial(method, *arguments)
 
     def finish(self) -> None:

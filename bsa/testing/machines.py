@@ -16,18 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import bsa
 
 from . import strategies
-from .exerciser import AllocatorFault, Program
+from .exerciser import FLAGS, AllocatorFault, Program, ProgramError
 from .heap import WRONG_CALLS
 from .program import exerciser_for, run_program, script
-from .shrink import shrink_program
+from .shrink import fault_of, kind_of, measure, shrink_program
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
-
-FLAGS = (
-    "has_alignment has_zero has_realloc has_usable_size has_bulk has_close has_blocks has_pages"
-    " has_cpus has_sections has_limit detects_double_free detects_interior_free"
-    " detects_foreign_free default_alignment merges"
-).split()
 
 
 # --- what rules draw from
@@ -42,15 +36,15 @@ def of_machine(draws: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrat
 
 
 def _configurations(machine: "_Machine") -> st.SearchStrategy[Any]:
-    return machine.configurations
+    return strategies.choices(machine.configurations)
 
 
 def _sizes(machine: "AllocatorMachine") -> st.SearchStrategy[int]:
-    return machine.sizes
+    return strategies.choices(machine.sizes)
 
 
 def _alignments(machine: "AllocatorMachine") -> st.SearchStrategy[int | None]:
-    return machine.alignments
+    return strategies.choices(machine.alignments)
 
 
 def _sections(machine: "_Machine") -> st.SearchStrategy[int]:
@@ -104,9 +98,10 @@ class _Machine(RuleBasedStateMachine):
     machine: ClassVar[str]
 
     # What make_allocator() is given, and "regions", which are added to what it makes.
-    configurations: ClassVar[st.SearchStrategy[dict[str, Any]]] = strategies.configurations()
+    configurations: ClassVar[strategies.Choices[dict[str, Any]]] = strategies.configurations()
 
-    _shortest: ClassVar[tuple[Program, Program] | None] = None  # that fails; and cut down
+    # The smallest program that fails in each kind of way; and cut down.
+    _shortest: ClassVar[dict[str, tuple[Program, Program]]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,8 +110,11 @@ class _Machine(RuleBasedStateMachine):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._shortest = None
+        cls._shortest = {}
         own = vars(cls)
+        for name, value in own.items():
+            if name.startswith(("has_", "detects_")) and not callable(value) and name not in FLAGS:
+                raise TypeError(f"{cls.__qualname__}.{name}: no machine knows this attribute")
         if "make_allocator" in own and "configurations" not in own:
             if len(signature(cls.make_allocator).parameters) == 1:  # self alone
                 cls.configurations = st.just({})
@@ -131,7 +129,10 @@ class _Machine(RuleBasedStateMachine):
     @initialize(setup=of_machine(_configurations))
     def start(self, setup: dict[str, Any]) -> None:
         """Make the allocator."""
-        program = {"machine": self.machine, "setup": setup, "flags": self.flags()}
+        if self.machine != "allocator" and not setup.get("regions"):
+            name = type(self).__qualname__
+            raise ProgramError(f"{name}.configurations draws no 'regions': {setup!r}")
+        program = {"machine": self.machine, "setup": setup, "flags": self.flags(), "steps": []}
         self.exerciser = exerciser_for(program, self.make_allocator)
         self.exerciser.start()
 
@@ -147,30 +148,43 @@ class _Machine(RuleBasedStateMachine):
         if error is self._in_flight:
             try:
                 self.exerciser.finish()
-            except AllocatorFault:
-                self.report()
+            except AllocatorFault as fault:
+                self.report(fault)
                 raise
             except BaseException:
                 self.exerciser.abandon()
                 raise
         elif isinstance(error, AllocatorFault):
-            self.report()
+            self.report(error)
         else:
             self.exerciser.abandon()
 
-    def report(self) -> None:
+    def report(self, fault: AllocatorFault) -> None:
         self.exerciser.abandon()
-        note("As a script:\n\n" + self.script())
+        program = self.shortest(kind_of(fault))
+        shown = fault_of(program, self.make_allocator)
+        told = f"fails with: {shown}" if shown else "did not fail when it was run once more."
+        note(f"This script {told}\n\n{self.script(program)}")
 
-    def script(self) -> str:
-        """The steps so far as a script, cut down further than Hypothesis did."""
-        cls, program = type(self), self.exerciser.program
-        # Hypothesis runs many programs that fail before it shows one: shrink only the shortest.
-        if cls._shortest is None or len(program["steps"]) < len(cls._shortest[0]["steps"]):
-            cls._shortest = program, shrink_program(program, self.make_allocator)
+    def shortest(self, kind: str) -> Program:
+        """The smallest program known that fails so, cut down further than Hypothesis did."""
+        program, known = self.exerciser.program, self._shortest.get(kind)
+        # Hypothesis runs many programs that fail before it shows one: shrink only the smallest.
+        if known is None or measure(program) < measure(known[0]):
+            try:
+                small = shrink_program(program, self.make_allocator)
+            except ProgramError:  # it fails now and then
+                small = program
+            if known is not None:
+                small = min(small, known[1], key=measure)
+            known = self._shortest[kind] = program, small
+        return known[1]
+
+    def script(self, program: Program) -> str:
+        cls = type(self)
         if cls.make_allocator is _Machine.make_allocator:
-            return script(cls._shortest[1])
-        return script(cls._shortest[1], f"{cls.__qualname__}.run", cls.__module__)
+            return script(program)
+        return script(program, f"{cls.__qualname__}.run", cls.__module__)
 
     @classmethod
     def run(cls, program: Mapping[str, Any]) -> None:
@@ -241,8 +255,8 @@ class SlabMachine(_Machine):
     """Objects and pages of bsa.Allocator, from several slots: each address is predicted."""
 
     machine = "slab"
-    sizes: ClassVar[st.SearchStrategy[int]] = strategies.sizes(1 << 17)
-    alignments: ClassVar[st.SearchStrategy[int | None]] = strategies.alignments(1 << 17)
+    sizes: ClassVar[strategies.Choices[int]] = strategies.sizes(1 << 17)
+    alignments: ClassVar[strategies.Choices[int | None]] = strategies.alignments(1 << 17)
 
     @rule(cpu=st.integers(0, 3))
     def cpu(self, cpu: int) -> None:
@@ -307,8 +321,8 @@ class AllocatorMachine(_Machine):
 
     #: Bytes and alignments to ask for. What is given is written to, so nothing that could be had
     #: and would hurt; and some that nobody can have.
-    sizes: ClassVar[st.SearchStrategy[int]] = strategies.sizes(1 << 17) | strategies.huge_sizes()
-    alignments: ClassVar[st.SearchStrategy[int | None]] = strategies.alignments()
+    sizes: ClassVar[strategies.Choices[int]] = strategies.sizes(1 << 17) | strategies.huge_sizes()
+    alignments: ClassVar[strategies.Choices[int | None]] = strategies.alignments()
 
     #: malloc() takes `align`; `zero`; there is realloc(); usable_size(); malloc_many() and
     #: free_many(); close().

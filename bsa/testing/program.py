@@ -1,11 +1,13 @@
 """Programs: steps written down, to be run again without Hypothesis."""
 
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 import bsa
 
 from .exerciser import (
+    FLAGS,
     AllocatorFault,
     Exerciser,
     MakeAllocator,
@@ -33,8 +35,23 @@ def exerciser_class(machine: str, allocator: object) -> type[Exerciser]:
     return classes[machine]
 
 
+def expect_program(program: Mapping[str, Any], make_allocator: MakeAllocator) -> None:
+    """What can be said of a program before it runs."""
+    for name in ("machine", "setup", "steps"):
+        if name not in program:
+            raise ProgramError(f"the program has no {name!r}")
+    for name in program.get("flags", {}):
+        if name not in FLAGS:
+            raise ProgramError(f"no flag is named {name!r}")
+    if make_allocator is bsa.Allocator:
+        for name in options_of(program["setup"]):
+            if name not in signature(bsa.Allocator).parameters:
+                raise ProgramError(f'bsa.Allocator has no parameter {name!r}, which "setup" has')
+
+
 def exerciser_for(program: Mapping[str, Any], make_allocator: MakeAllocator) -> Exerciser:
     """An exerciser for a program, none of whose steps it has done yet."""
+    expect_program(program, make_allocator)
     machine, setup = program["machine"], program["setup"]
     try:
         allocator = make_allocator(**options_of(setup))
@@ -53,7 +70,11 @@ def run_program(program: Mapping[str, Any], make_allocator: MakeAllocator = bsa.
     and "flags" where the machine has any. make_allocator: what makes the allocator under test.
 
     Raises AllocatorFault if the allocator does wrong, naming the step; ProgramError (a ValueError)
-    if a step cannot be done, because it is unknown or its handle is not live.
+    if it lacks a key, has an unknown one, or a step that cannot be done: unknown, with a wrong
+    argument, a handle that is not live, or for a method that the allocator has not.
+
+    If the environment has BSA_TESTING_LOG, the program so far is written to the file that it names
+    before each step, and is there if the step ends the process.
     """
     exerciser = exerciser_for(program, make_allocator)
     try:

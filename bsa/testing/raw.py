@@ -47,6 +47,7 @@ class RawExerciser(Exerciser):
         self.freed: dict[int, tuple[int, int]] = {}  # (address, bytes) that it had
         self.tag = 0
         self.largest = 0  # bytes of the largest request that was served
+        self.was_asked = self.has_served = False
 
     def capabilities(self) -> dict[str, Any]:
         """What the allocator has and promises: as found, or as the machine says."""
@@ -133,15 +134,22 @@ class RawExerciser(Exerciser):
         address, size = allocation.address, allocation.size
         least = self.least_alignment(size, align)
         expect(address % least == 0, f"{address:#x} is no multiple of {least}")
+        self.expect_inside(address, max(allocation.usable, 1), f"{size} bytes")
+        self.expect_alone(address, allocation.end, f"{allocation.usable} bytes")
+
+    def expect_inside(self, address: int, size: int, what: str) -> None:
         regions = self.regions()
         if regions is not None and not any(
-            start <= address and allocation.end <= start + length for start, length in regions
+            start <= address and address + size <= start + length for start, length in regions
         ):
-            blame(f"{size} bytes at {address:#x} are not within the allocator's memory")
+            blame(f"{what} at {address:#x} are not within the allocator's memory")
+
+    def expect_alone(self, address: int, end: int, what: str, itself: int = -1) -> None:
+        """No live allocation is there, but for that of the handle `itself`."""
         for handle, other in self.live.items():
-            if address < other.end and other.address < allocation.end:
+            if handle != itself and address < other.end and other.address < end:
                 blame(
-                    f"{allocation.usable} bytes at {address:#x} overlap the"
+                    f"{what} at {address:#x} overlap the"
                     f" {other.usable} bytes at {other.address:#x} of handle {handle}"
                 )
 
@@ -159,11 +167,18 @@ class RawExerciser(Exerciser):
             given = None
         if given is None:
             self.expect_out_of_memory(size, align)
+        self.was_asked, self.has_served = True, self.has_served or given is not None
         return given
 
     def expect_out_of_memory(self, size: int, align: int | None) -> None:
-        if hasattr(self.heap.wrapped, "must_serve") and self.heap.must_serve(size):
+        if self.must_serve(size, unless_told=False):
             blame(f"{size} bytes were refused, and must_serve({size}) is true")
+
+    def must_serve(self, size: int, unless_told: bool) -> bool:
+        """What the allocator says of such a request, if it says anything."""
+        if hasattr(self.heap.wrapped, "must_serve"):
+            return bool(self.heap.must_serve(size))
+        return unless_told
 
     def new_allocation(
         self, address: Any, size: int, align: int | None, has: bytes = b"", usable: int = -1
@@ -187,7 +202,15 @@ class RawExerciser(Exerciser):
     def make_allocation(self, address: int, size: int, usable: int) -> Any:
         return Allocation(address, size, usable)
 
+    def need(self, name: str) -> None:
+        if not self.can[name]:
+            raise ProgramError(f"the allocator cannot do this: {name} is false")
+
     def malloc(self, size: int, align: int | None = None, zero: bool = False) -> None:
+        if align is not None:
+            self.need("has_alignment")
+        if zero:
+            self.need("has_zero")
         handle, options = self.new_handle(), self.options(align, zero)
         address = self.request(size, align, lambda: self.heap.malloc(size, **options))
         if address is not None:
@@ -195,6 +218,7 @@ class RawExerciser(Exerciser):
 
     def malloc_many(self, count: int, size: int) -> None:
         """`count` allocations at once, all or none."""
+        self.need("has_bulk")
         handles = [self.new_handle() for _ in range(count)]
         addresses = self.request(count * size, None, lambda: self.heap.malloc_many(count, size))
         if addresses is not None:
@@ -203,6 +227,7 @@ class RawExerciser(Exerciser):
                 self.live[handle] = self.new_allocation(address, size, None)
 
     def realloc(self, handle: int, size: int) -> None:
+        self.need("has_realloc")
         allocation = self.find_raw(handle)
         moved = self.request(size, None, lambda: self.heap.realloc(allocation.address, size))
         if moved is not None:
@@ -211,9 +236,14 @@ class RawExerciser(Exerciser):
             self.live[handle] = self.new_allocation(moved, size, None, allocation.bytes[:kept])
 
     def usable_size(self, handle: int) -> None:
+        self.need("has_usable_size")
         allocation = self.find_raw(handle)
         usable = self.heap.usable_size(allocation.address)
-        expect(usable >= allocation.size, f"usable_size() of {allocation.size} bytes is {usable}")
+        if type(usable) is not int or usable < allocation.size:
+            blame(f"usable_size() of {allocation.size} bytes is {usable!r}")
+        address, what = allocation.address, f"the {usable} bytes of usable_size()"
+        self.expect_inside(address, usable, what)
+        self.expect_alone(address, address + usable, what, handle)
 
     # --- giving back
 
@@ -227,6 +257,7 @@ class RawExerciser(Exerciser):
         self.freed[handle] = allocation.address, allocation.usable
 
     def free_many(self, handles: list[int]) -> None:
+        self.need("has_bulk")
         self.heap.free_many([self.find_raw(handle).address for handle in handles])
         for handle in handles:
             self.forget(handle)
@@ -280,13 +311,17 @@ class RawExerciser(Exerciser):
         for handle in reversed(self.handles()):
             self.free(handle)
         self.verify()
-        if self.can["merges"] and self.largest:
-            address = self.request(self.largest, None, lambda: self.heap.malloc(self.largest))
-            expect(
-                address is not None,
-                f"nothing is live, and {self.largest} bytes are refused, which were served before",
-            )
-            self.heap.free(address)
+        if self.was_asked and not self.has_served:
+            if self.must_serve(1, unless_told=True):
+                self.serve(1, "1 byte is refused, and nothing was served before")
+        elif self.can["merges"] and self.largest:
+            self.serve(self.largest, f"{self.largest} bytes are refused, which were served before")
+
+    def serve(self, size: int, told: str) -> None:
+        """Ask for what cannot be refused, and free it."""
+        address = self.request(size, None, lambda: self.heap.malloc(size))
+        expect(address is not None, f"nothing is live, and {told}")
+        self.heap.free(address)
 
     def close(self) -> None:
         if self.can["has_close"]:

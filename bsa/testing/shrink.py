@@ -13,7 +13,7 @@ from typing import Any
 import bsa
 
 from .exerciser import AllocatorFault, Exerciser, MakeAllocator, Program, ProgramError, Step
-from .program import do_all, exerciser_for
+from .program import do_all, exerciser_for, run_program
 
 HANDLES = ("handle", "other", "handles")  # names of the parameters of steps that are handles
 
@@ -23,16 +23,21 @@ def shrink_program(
 ) -> Program:
     """A program that fails, without the steps that it does not need, and with smaller numbers.
 
-    The result fails in the same way. `tries`: the most programs to run. A program that does not
-    fail is returned as it is.
+    The result fails in the same way. `tries`: the most programs to run. ProgramError: the program
+    does not fail, or cannot be run.
     """
-    best = {**program, "steps": [tuple(step) for step in program["steps"]]}
-    kind, exerciser = _run(best, make_allocator)
+    best = {**program, "steps": [tuple(step) for step in program.get("steps", ())]}
+    fault, exerciser = _run(best, make_allocator)
+    if fault is None:
+        run_program(program, make_allocator)  # which raises what is wrong with the program, if so
+        raise ProgramError("the program does not fail")
+    kind = kind_of(fault)
     while kind and exerciser is not None:
         best["steps"] = exerciser.program["steps"]  # not what follows the fault
         for steps in _smaller(exerciser, best["steps"]):
             tries -= 1
-            found, exerciser = _run({**best, "steps": steps}, make_allocator)
+            fault, exerciser = _run({**best, "steps": steps}, make_allocator)
+            found = kind_of(fault)
             if found == kind or tries <= 0:
                 break
         else:
@@ -43,21 +48,41 @@ def shrink_program(
     return best
 
 
-def _run(program: Program, make_allocator: MakeAllocator) -> tuple[str, Exerciser | None]:
-    """What is told of the fault that the program shows, but for values; empty if it shows none."""
+def kind_of(fault: AllocatorFault | None) -> str:
+    """What is told of the fault, but for values; empty if there is none."""
+    if fault is None:
+        return ""
+    kind = re.sub(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b", "#", fault.told)
+    return re.split(r" is |[\[({]", kind)[0]
+
+
+def measure(program: Program) -> tuple[int, int]:
+    """What is to become smaller: the number of steps, then the sum of their numbers."""
+    numbers = [value for step in program["steps"] for value in step if isinstance(value, int)]
+    return len(program["steps"]), sum(numbers)
+
+
+def fault_of(program: Program, make_allocator: MakeAllocator) -> AllocatorFault | None:
+    """The fault that the program shows, if any."""
+    return _run(program, make_allocator)[0]
+
+
+def _run(
+    program: Program, make_allocator: MakeAllocator
+) -> tuple[AllocatorFault | None, Exerciser | None]:
+    """The fault that the program shows, and what has run it."""
     exerciser = None
     try:
         exerciser = exerciser_for(program, make_allocator)
         do_all(exerciser, program["steps"])
     except AllocatorFault as fault:
-        kind = re.sub(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b", "#", fault.told)
-        return re.split(r" is |[\[({]", kind)[0], exerciser
+        return fault, exerciser
     except ProgramError:
         pass
     finally:
         if exerciser is not None:
             exerciser.abandon()
-    return "", exerciser
+    return None, exerciser
 
 
 def _smaller(exerciser: Exerciser, steps: list[Step]) -> Iterator[list[Step]]:
@@ -68,11 +93,22 @@ def _smaller(exerciser: Exerciser, steps: list[Step]) -> Iterator[list[Step]]:
             yield _without(exerciser, steps, range(start, start + length))
         length //= 2
     for at, step in enumerate(steps):
-        for place, value in enumerate(step):
-            if type(value) is int and value > 0:
-                for less in sorted({0, value // 2, value - 1}):
-                    smaller = (*step[:place], less, *step[place + 1 :])
-                    yield [*steps[:at], smaller, *steps[at + 1 :]]
+        names = ("", *signature(getattr(exerciser, step[0])).parameters)
+        for place, (name, value) in enumerate(zip(names, step)):
+            for less in _less(name, value):
+                smaller = (*step[:place], less, *step[place + 1 :])
+                yield [*steps[:at], smaller, *steps[at + 1 :]]
+
+
+def _less(name: str, value: object) -> Iterator[int | None]:
+    """Smaller values for an argument. An alignment stays one."""
+    if type(value) is not int or value <= 0:
+        return
+    if name == "align":
+        yield None
+        yield from (1 << order for order in range(value.bit_length() - 1))
+    else:
+        yield from sorted({0, value // 2, value - 1})
 
 
 def _without(exerciser: Exerciser, steps: list[Step], gone: range) -> list[Step]:

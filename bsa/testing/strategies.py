@@ -4,9 +4,9 @@ import array
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from hypothesis import strategies as st
 
@@ -14,11 +14,24 @@ import bsa
 
 from . import models
 
+T = TypeVar("T")
+Choices: TypeAlias = st.SearchStrategy[T] | Sequence[T]  # what is drawn from
 Buffer: TypeAlias = Any  # whatever exports a writable buffer
 Region: TypeAlias = tuple[int, int, int | None]  # offset, bytes, physical address
 
 PAGE_SIZES = (256, 512, 1024, 4096, 16384, 65536)
 METADATA = 8192  # bytes enough for the metadata of the heaps made here, but not far too many
+
+
+def choices(of: Choices[T]) -> st.SearchStrategy[T]:
+    """A strategy as it is; one of the values of a list."""
+    return of if isinstance(of, st.SearchStrategy) else st.sampled_from(of)
+
+
+def _expect_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value!r}")
 
 
 def border_sizes(most: int, page_size: int = 4096, region: int = 1 << 16) -> list[int]:
@@ -36,6 +49,7 @@ def sizes(
     most: int = sys.maxsize, *, page_size: int = 4096, region: int = 1 << 16
 ) -> st.SearchStrategy[int]:
     """Bytes to ask for, 0 to `most`: small ones, up to two pages, and border_sizes()."""
+    _expect_at_least(0, most=most)
     return st.one_of(
         st.integers(0, min(300, most)),
         st.integers(0, min(2 * page_size, most)),
@@ -50,6 +64,7 @@ def huge_sizes() -> st.SearchStrategy[int]:
 
 def alignments(most: int = 1 << 22) -> st.SearchStrategy[int | None]:
     """None, or a power of two up to `most` bytes."""
+    _expect_at_least(1, most=most)
     return st.none() | st.sampled_from([1 << order for order in range(most.bit_length())])
 
 
@@ -83,6 +98,7 @@ def buffers(
     bytearray, array.array, ctypes array, private and shared mmap, ndarray if NumPy is installed;
     with `offsets`, also memoryviews of a part that starts at any byte of one of them.
     """
+    _expect_at_least(max(min_size, 1), max_size=max_size)
     kinds: list[Callable[[int], Buffer]]
     kinds = [bytearray, _of_array, _of_ctypes, _private_mapping, _shared_mapping]
     if find_spec("numpy") is not None:
@@ -108,6 +124,8 @@ def regions(page_size: int = 4096, max_pages: int = 80) -> st.SearchStrategy[Reg
     or None: as virtual.
     """
 
+    _expect_at_least(1, page_size=page_size, max_pages=max_pages)
+
     def region(offset: int, pages: int, more: int, below: int | None) -> Region:
         size = METADATA + page_size * (pages + 2) + more
         return offset, size, None if below is None else (1 << 32) - METADATA - below * page_size
@@ -122,13 +140,17 @@ def regions(page_size: int = 4096, max_pages: int = 80) -> st.SearchStrategy[Reg
 
 
 def configurations(
-    page_sizes: st.SearchStrategy[int] = st.sampled_from(PAGE_SIZES),  # noqa: B008
+    page_sizes: Choices[int] = PAGE_SIZES,
     *,
     max_cpus: int = 3,
     max_sections: int = 2,
     max_pages: int = 80,
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Setups of programs: page_size and cpus for bsa.Allocator, and one or several regions."""
+    """Setups of programs: page_size and cpus for bsa.Allocator, and one or several regions.
+
+    page_sizes: a strategy, or a list to choose from.
+    """
+    _expect_at_least(1, max_cpus=max_cpus, max_sections=max_sections, max_pages=max_pages)
 
     def setups(page_size: int) -> st.SearchStrategy[dict[str, Any]]:
         return st.fixed_dictionaries(
@@ -141,7 +163,7 @@ def configurations(
             }
         )
 
-    return page_sizes.flatmap(setups)
+    return choices(page_sizes).flatmap(setups)
 
 
 @st.composite
