@@ -2,6 +2,7 @@ import gc
 import importlib.util
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -24,6 +25,9 @@ _bsa = importlib.util.find_spec("bsa")
 if _bsa is not None and _bsa.origin is not None:
     os.environ["PYTHONPATH"] = str(pathlib.Path(_bsa.origin).resolve().parent.parent)
 os.environ["PYTHONFAULTHANDLER"] = "1"
+
+# A job in the background of a shell ignores Ctrl-C, and so would the children of tests that send it to them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -212,8 +212,6 @@ def test_a_closed_pipe_ends_it_quietly(trace_file):
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path):
     Trace.from_events([(1, 0, 64, 0, 0), (4, 0, 0, 0, 0)] * 1_500_000).save(tmp_path / "long")
     interrupt = "import os, signal, threading; from bsa.__main__ import main; import sys\n"
-    # Jobs in the background of a shell, and what they start, ignore it.
-    interrupt += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     interrupt += "threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
     interrupt += f"while main(['replay', {str(tmp_path / 'long')!r}]) == 0: pass\n"
     process = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
