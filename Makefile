@@ -36,6 +36,8 @@ ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:allow_user_poisoning=
 
 # Of an instrumented build, the tests of how the package is built, of the C programs and of models say nothing new.
 VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_c.py --ignore=tests/test_fuzz.py --ignore=tests/test_mutants.py --ignore=tests/protocol
+# Nor do those of what is drawn and typed.
+VARIANT_TESTS += --ignore-glob='*/test_view*.py' --ignore=tests/test_plot.py --ignore=tests/test_report.py --ignore=tests/test_typing.py
 
 .PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind fuzz mutants coverage bench lint format dist check-dist prepare build clean
 

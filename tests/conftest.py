@@ -16,7 +16,7 @@ else:
     # No deadlines: sanitizer builds and busy machines are slow, and no test is about time.
     relaxed = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
     settings.register_profile("dev", max_examples=50, **relaxed)
-    settings.register_profile("ci", max_examples=200, **relaxed)
+    settings.register_profile("ci", max_examples=100, **relaxed)
     settings.register_profile("nightly", max_examples=5000, **relaxed)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
