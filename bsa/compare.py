@@ -87,7 +87,7 @@ class Comparison(Mapping):
 
     def table(self):
         """All rows as text."""
-        lines = [["", *(heading for heading, _, _ in _SHOWN)], *map(_cells, self.rows)]
+        lines = [["", *(heading for heading, _, _ in SHOWN)], *map(texts_of, self.rows)]
         widths = [max(len(cells[0]) for cells in lines)]
         full = [cells for cells in lines if len(cells) > 2]
         widths += [max(map(len, column)) for column in list(zip(*full))[1:]]
@@ -122,7 +122,7 @@ def _ratio(value):
 
 
 # Heading, column and how to write it.
-_SHOWN = (
+SHOWN = (
     ("heap", "size", format_size),
     ("times peak", "times_peak", _ratio),
     ("pages in use", "peak_allocated", format_size),
@@ -135,10 +135,11 @@ _SHOWN = (
 )
 
 
-def _cells(row):
+def texts_of(row):
+    """What a table shows of a row: its name and each of SHOWN, or its name and the error."""
     if row.error:
         return [str(row.name), row.error]
-    shown = ((row.metrics.get(name), text) for _, name, text in _SHOWN)
+    shown = ((row.metrics.get(name), text) for _, name, text in SHOWN)
     return [str(row.name), *("" if value is None else text(value) for value, text in shown)]
 
 

@@ -26,14 +26,14 @@ _PINS_SHOWN = 20
 def allocator_html(allocator):
     """An HTML fragment for the allocator as it is now."""
     if allocator.closed:
-        return _fragment("bsa.Allocator, closed", "")
+        return fragment("bsa.Allocator, closed", "")
     try:
         sections = allocator.sections
     except RuntimeError as error:  # in a forked child, over memory of its parent
-        return _fragment(f"bsa.Allocator: {error}", "")
+        return fragment(f"bsa.Allocator: {error}", "")
     if not sections:
-        return _fragment("bsa.Allocator without memory: add_region() gives it some", "")
-    return _fragment("bsa.Allocator", _table(_numbers(allocator)) + _maps(sections))
+        return fragment("bsa.Allocator without memory: add_region() gives it some", "")
+    return fragment("bsa.Allocator", numbers_table(_numbers(allocator)) + _maps(sections))
 
 
 def section_html(section):
@@ -41,7 +41,7 @@ def section_html(section):
     try:
         page_size = section.size // section.total_pages
     except ClosedError:
-        return _fragment("bsa.Section, removed", "")
+        return fragment("bsa.Section, removed", "")
     numbers = [
         ("heap", f"{format_size(section.size)} at {section.start:#x}"),
         ("pages", f"{section.total_pages:,} of {format_size(page_size)}"),
@@ -50,7 +50,7 @@ def section_html(section):
         ("region", f"{format_size(section.region_size)} at {section.region_start:#x}"),
         ("metadata", format_size(section.metadata_size)),
     ]
-    return _fragment(f"bsa.Section {section.index}", _table(numbers) + _maps([section]))
+    return fragment(f"bsa.Section {section.index}", numbers_table(numbers) + _maps([section]))
 
 
 def slab_html(slab):
@@ -64,7 +64,7 @@ def slab_html(slab):
     ]
     if slab.remote_free_count:
         numbers.append(("freed by other slots", f"{slab.remote_free_count:,}, not yet taken back"))
-    return _fragment("bsa.Slab", _table(numbers) + _objects(slab))
+    return fragment("bsa.Slab", numbers_table(numbers) + _objects(slab))
 
 
 def timeline_html(timeline):
@@ -73,18 +73,18 @@ def timeline_html(timeline):
     from bsa.views.orders import order_map
 
     pictures = memory_timeline(timeline)._repr_html_() + order_map(timeline)._repr_html_()
-    return _fragment("bsa.Timeline", _table(_timeline_numbers(timeline)) + pictures)
+    return fragment("bsa.Timeline", numbers_table(_timeline_numbers(timeline)) + pictures)
 
 
 def comparison_html(comparison):
     """The same for a comparison: its table, and bars of what each heap needs."""
-    from bsa.compare import _SHOWN, _cells as texts_of
+    from bsa.compare import SHOWN, texts_of
     from bsa.views.comparing import comparison_bars
 
     rows = "".join(_comparison_row(texts_of(row)) for row in comparison.rows)
-    headings = ["", *(heading for heading, _, _ in _SHOWN)]
+    headings = ["", *(heading for heading, _, _ in SHOWN)]
     table = f"<table><tr>{_cells('th', headings)}</tr>{rows}</table>"
-    return _fragment("bsa.Comparison", table + comparison_bars(comparison)._repr_html_())
+    return fragment("bsa.Comparison", table + comparison_bars(comparison)._repr_html_())
 
 
 def pins_html(pins):
@@ -94,17 +94,17 @@ def pins_html(pins):
     shown = [described(pin) for pin in pins.pins[:_PINS_SHOWN]]
     if len(pins) > _PINS_SHOWN:
         shown.append(f"and {len(pins) - _PINS_SHOWN:,} more")
-    return _fragment(repr(pins)[1:-1], "".join(f"<div>{escape(text)}</div>" for text in shown))
+    return fragment(repr(pins)[1:-1], "".join(f"<div>{escape(text)}</div>" for text in shown))
 
 
 # ---- Tables ----
 
 
-def _fragment(title, body):
+def fragment(title, body):
     return f'<div><div style="font-weight:bold">{escape(title)}</div>{body}</div>'
 
 
-def _table(numbers):
+def numbers_table(numbers):
     rows = "".join(
         f'<tr><th style="text-align:left">{escape(what)}</th>'
         f'<td style="text-align:left">{escape(how_much)}</td></tr>'

@@ -86,7 +86,7 @@ def picture(study):
             f"{len(study.trace):,} events of {counted(study.trace.threads, 'thread')}, "
             f"replayed on {counted(study.cpus, 'slot')}"
         ),
-        facts=_facts(study),
+        facts=facts_of(study),
         maps=_maps(study),
         timeline=study.end.timeline,
         peak=study.trace.peak if study.peak.requested else None,
@@ -101,7 +101,8 @@ def _maps(study):
     return maps
 
 
-def _facts(study):
+def facts_of(study):
+    """The headline figures of a study: (label, figure, note) each."""
     peak, page_size = study.peak, study.end.timeline.page_size
     times_peak = f"{study.times_peak} × peak live" if peak.requested else ""
     return [

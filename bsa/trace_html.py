@@ -5,7 +5,7 @@ surroundings for text. It takes about as long as statistics(), and a few kilobyt
 trace.
 """
 
-from bsa.html import _fragment, _table
+from bsa.html import fragment, numbers_table
 from bsa.units import counted, format_size, percent
 from bsa.views.histograms import Histograms
 
@@ -29,7 +29,7 @@ def trace_html(trace):
     statistics = trace.statistics()
     rows = [*_totals(statistics), *_threads(statistics), *_origin(trace.meta)]
     picture = Histograms(statistics)._repr_html_() if statistics.sizes.count else ""
-    return _fragment("bsa.Trace", _table(rows) + picture)
+    return fragment("bsa.Trace", numbers_table(rows) + picture)
 
 
 def _totals(s):

@@ -13,7 +13,7 @@ from bsa._core import Allocator, InvalidParamError
 from bsa.births import replay_births
 from bsa.compare import compare
 from bsa.progress import Progress
-from bsa.replay_command import _facts, table
+from bsa.replay_command import facts_of, table
 from bsa.report.frames import film, peak_moment
 from bsa.report.page import Section, page
 from bsa.report.scrubber import scrubber
@@ -40,7 +40,7 @@ def report(trace, name):
         f"{counted(len(trace), 'event')} of {counted(trace.threads, 'thread')}, "
         f"replayed on {counted(result.cpus, 'slot')}"
     )
-    return page(name, subtitle, _facts(result), sections)
+    return page(name, subtitle, facts_of(result), sections)
 
 
 # ---- The parts of the page ----
