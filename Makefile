@@ -35,14 +35,15 @@ ASAN_LIBS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-nam
 ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:allow_user_poisoning=0
 
 # Of an instrumented build, the tests of how the package is built, of the C programs and of models say nothing new.
-VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_c.py --ignore=tests/test_fuzz.py --ignore=tests/test_mutants.py --ignore=tests/protocol
+VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_bench.py --ignore=tests/test_bench_suite.py --ignore=tests/test_c.py --ignore=tests/test_fuzz.py --ignore=tests/test_mutants.py --ignore=tests/protocol
 # Nor do those of what is drawn and typed.
 VARIANT_TESTS += --ignore-glob='*/test_view*.py' --ignore=tests/test_plot.py --ignore=tests/test_report.py --ignore=tests/test_typing.py
+VARIANT_TESTS += --ignore=tests/test_notebooks.py
 
-.PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind fuzz mutants coverage bench lint format dist check-dist prepare build clean
+.PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind test-notebooks notebooks fuzz mutants coverage bench bench-peers bench-lab bench-instructions lint format dist check-dist prepare build clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 20
 
 demo: build ## record a real program, replay it, draw where its memory went
 	@$(PY) -m bsa demo
@@ -86,6 +87,19 @@ test-valgrind: build ## uses after free are found by valgrind, too
 	@env BSA_VALGRIND=1 PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build-valgrind/lib" \
 	    $(PY) -m pytest tests/test_poison.py $(ARGS)
 
+JUPYTER := python3-nbclient python3-ipykernel python3-matplotlib
+
+test-notebooks: build ## the notebooks in examples/, every cell run by a Jupyter kernel
+	@$(MAKE) prepare PACKAGES="$(JUPYTER)"
+	@$(PY) -c "import ipykernel, matplotlib, nbclient, nbformat" # without these the tests would be skipped
+	@$(PY) -m pytest tests/test_notebooks.py $(ARGS)
+
+notebooks: build ## runs the notebooks in examples/, leaves them as pages with all pictures in build/notebooks
+	@$(MAKE) prepare PACKAGES="$(JUPYTER) python3-nbconvert"
+	@PYTHONPATH="$(CURDIR)" PYDEVD_DISABLE_FILE_VALIDATION=1 $(PY) -m nbconvert --log-level WARN \
+	    --execute --to html --output-dir build/notebooks examples/*.ipynb
+	@ls build/notebooks/*.html
+
 SECONDS_EACH ?= 600
 FUZZ_TARGETS := operations regions traces
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
@@ -120,10 +134,18 @@ coverage: build ## lines and branches of the C code that the tests reach; needs 
 	@gcovr --root . --add-tracefile build-coverage/all.json --filter csrc/python --print-summary \
 	    --fail-under-line 90 --output build-coverage/python.txt
 
-bench: build ## speed, as ratios to other ways of doing the same
-	@for script in tests/bench/bench_*.py; do \
-	    PYTHONPATH="$(CURDIR)" $(PY) $$script $(ARGS) || exit 1; \
-	done
+bench: build ## speed beside other ways to get memory; ARGS="--quick": under a minute
+	@PYTHONPATH="$(CURDIR)" $(PY) tests/bench/run.py $(ARGS)
+
+bench-peers: ## install the allocators that bench compares with, from Debian's packages
+	@$(MAKE) prepare PACKAGES="libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4"
+
+bench-lab: build ## what replays with samples, the report and the pictures of Jupyter cost
+	@PYTHONPATH="$(CURDIR)" $(PY) tests/bench/lab.py
+
+bench-instructions: build ## instructions of each operation, beside those kept; ARGS=--update keeps them
+	@$(MAKE) prepare PACKAGES=valgrind
+	@PYTHONPATH="$(CURDIR)" $(PY) tests/bench/instructions.py $(ARGS)
 
 lint: ## formatting and static checks; needs clang-format, black, pyflakes and mypy
 	@.ci/lint $(PY)

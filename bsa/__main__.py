@@ -1,4 +1,4 @@
-"""The command line: `python -m bsa record | replay | report | info | demo`.
+"""The command line: `python -m bsa record | replay | report | info | bench | demo`.
 
 Each command is a module with add_parser(subparsers) and run(args) -> exit status. What the user can
 cause is one line on stderr and exit status 1 (2 for a wrong command line), never a traceback.
@@ -8,10 +8,10 @@ import argparse
 import os
 import sys
 
-from bsa import demo, info, record, replay_command, report
+from bsa import bench, demo, info, record, replay_command, report
 from bsa._core import AllocError
 
-_COMMANDS = (record, replay_command, report, info, demo)
+_COMMANDS = (record, replay_command, report, info, bench, demo)
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 

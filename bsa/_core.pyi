@@ -280,6 +280,7 @@ def _replay(
     samples: _Count,
     skips_bad: bool,
     progress: Callable[[int], object] | None,
+    table: WriteableBuffer | None,
     /,
 ) -> tuple[bytes, int, dict[str, int]]: ...
 def _smallest_heap(
@@ -305,6 +306,9 @@ def _place(
     progress: Callable[[int], object] | None,
     /,
 ) -> int: ...
+def _cells(
+    allocator: Allocator, section: _Count, start: _Count, size: _Count, count: _Count, /
+) -> dict[tuple[str, int], bytes]: ...
 def _read_recording(buffer: ReadableBuffer, /) -> _Columns: ...
 def _read_memory_replay(buffer: ReadableBuffer, /) -> _Columns: ...
 def _check_columns(

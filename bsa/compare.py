@@ -5,6 +5,7 @@ Every row is a task of its own, so they can run anywhere: in processes of this m
 never raises: what goes wrong is what its row says.
 """
 
+import difflib
 import functools
 import math
 import os
@@ -22,6 +23,8 @@ from bsa.study import MOST_SLOTS
 from bsa.timeline import Timeline, columns, replay
 from bsa.trace import Trace
 from bsa.units import counted, format_size
+
+OPTIONS = ("size", "page_size", "cpus", "phys", "limit", "on_oom")  #: of a configuration
 
 REFERENCES = ("first fit", "best fit", "tlsf")  #: in the order of enum bsa_placement_policy
 
@@ -130,8 +133,8 @@ SHOWN = (
     ("page rounding", "page_rounding", format_size),
     ("slab slack", "slab_slack", format_size),
     ("largest hole", "largest_free", format_size),
-    ("footprint: mean", "mean_footprint", _ratio),
-    ("peak", "peak_footprint", _ratio),
+    ("mean footprint", "mean_footprint", _ratio),
+    ("peak footprint", "peak_footprint", _ratio),
 )
 
 
@@ -295,25 +298,73 @@ def _submitting(trace, executor, tasks):
 
 
 def _rows_of(tasks, submit, progress):
-    """By name, as they come in."""
+    """By name, as they come in. What has not begun when an exception ends this (Ctrl-C) never will."""
     from concurrent.futures import as_completed
 
     rows, futures = {}, {}
-    for task in tasks:
-        try:
-            futures[submit(task)] = task
-        except Exception as error:  # the executor is broken, or shut down
-            rows[task.name] = _failed(task, error)
-    step = progress.step("compare", len(tasks))
-    for future in as_completed(futures):
-        task = futures[future]
-        try:
-            rows[task.name] = future.result()
-        except Exception as error:  # it could not be sent, or its process died
-            rows[task.name] = _failed(task, error)
-        if step is not None:
+    step = progress.step("compare", len(tasks)) or (lambda done: None)
+    try:
+        for task in tasks:
+            try:
+                futures[submit(task)] = task
+            except Exception as error:  # the executor is broken, or shut down
+                rows[task.name] = _failed(task, error)
+        for future in as_completed(futures):
+            rows[futures[future].name] = _result_of(future, futures[future])
             step(len(rows))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
     return rows
+
+
+def _result_of(future, task):
+    try:
+        return future.result()
+    except Exception as error:  # it could not be sent, or its process died
+        return _failed(task, error)
+
+
+def _advice(wrong, names):
+    """What may have been meant by a name that is none of these."""
+    close = difflib.get_close_matches(str(wrong), names, 1, 0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+
+
+def _heap(name, options, samples):
+    """The task of one configuration."""
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"configuration {name!r} is a {type(options).__name__}, not a dict of options"
+        )
+    for option in options:
+        if option not in OPTIONS:
+            raise TypeError(
+                f"configuration {name!r} has no option {option!r}: {_advice(option, OPTIONS)}"
+            )
+    return _Heap(name, dict(options), samples)
+
+
+def _reference(name, header):
+    """The task of one reference."""
+    if name not in REFERENCES:
+        raise _core.InvalidParamError(f"no reference is {name!r}: {_advice(name, REFERENCES)}")
+    reference_extent(Trace.from_events([]), name, header=header)  # refuses what is no header
+    return _Reference(name, {"header": header})
+
+
+def _tasks(configurations, samples, references, header):
+    """All there is to do, in the order of the rows. Raises for what can be no row."""
+    if not isinstance(configurations, Mapping):
+        raise TypeError(f"configurations is a dict, not {type(configurations).__name__}")
+    if not configurations:
+        raise _core.InvalidParamError("there is no configuration to compare, as {'4k': {}} is one")
+    tasks = [_heap(name, options, samples) for name, options in configurations.items()]
+    tasks += [_reference(name, header) for name in references]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise _core.InvalidParamError("a configuration has the name of a reference")
+    return tasks
 
 
 def compare(trace, configurations, *, samples=1000, references=REFERENCES, header=8, executor=None):
@@ -327,20 +378,25 @@ def compare(trace, configurations, *, samples=1000, references=REFERENCES, heade
     `references` are what to compare with: names of policies in reference_extent, which also explains
     `header`.
 
-    What does not fit, or is no possible configuration, becomes a row that says why. `executor` is
-    any concurrent.futures.Executor; None: a pool of processes of this machine, for which a script
-    needs the usual `if __name__ == "__main__":` where processes are not forked. On a terminal,
-    progress is shown on stderr.
+    What does not fit, or has an impossible value, becomes a row that says why. TypeError, before
+    anything is run: an option that no configuration has, or what is no dict. InvalidParamError:
+    there is no configuration, or no such reference, or the one is named like the other.
+
+    `executor` is any concurrent.futures.Executor, which stays open; None: a pool of processes of
+    this machine, for which a script needs the usual `if __name__ == "__main__":` where processes
+    are not forked. On a terminal and in Jupyter, progress is shown.
     """
+    # Here: at the top it would make `import bsa` take longer.
+    from concurrent.futures import Executor
+
     if not isinstance(trace, Trace):
         raise TypeError(f"compare() needs a bsa.Trace, not {type(trace).__name__}")
-    if not isinstance(configurations, Mapping):
-        raise TypeError(f"configurations is a dict, not {type(configurations).__name__}")
-    tasks = [_Heap(name, options, samples) for name, options in configurations.items()]
-    tasks += [_Reference(name, {"header": header}) for name in references]
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise _core.InvalidParamError("a configuration has the name of a reference")
+    tasks = _tasks(configurations, samples, references, header)
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(
+            f"executor is a concurrent.futures.Executor, not {type(executor).__name__} (of a Dask "
+            "client: client.get_executor())"
+        )
     with Progress() as progress, _submitting(trace, executor, len(tasks)) as submit:
         rows = _rows_of(tasks, submit, progress)
-    return Comparison([rows[name] for name in names], len(trace), trace.peak[1])
+    return Comparison([rows[task.name] for task in tasks], len(trace), trace.peak[1])

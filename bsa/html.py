@@ -78,13 +78,19 @@ def timeline_html(timeline):
 
 def comparison_html(comparison):
     """The same for a comparison: its table, and bars of what each heap needs."""
-    from bsa.compare import SHOWN, texts_of
     from bsa.views.comparing import comparison_bars
+
+    bars = comparison_bars(comparison)._repr_html_()
+    return fragment("bsa.Comparison", comparison_table(comparison) + bars)
+
+
+def comparison_table(comparison):
+    """The table alone."""
+    from bsa.compare import SHOWN, texts_of
 
     rows = "".join(_comparison_row(texts_of(row)) for row in comparison.rows)
     headings = ["", *(heading for heading, _, _ in SHOWN)]
-    table = f"<table><tr>{_cells('th', headings)}</tr>{rows}</table>"
-    return fragment("bsa.Comparison", table + comparison_bars(comparison)._repr_html_())
+    return f"<table><tr>{_cells('th', headings)}</tr>{rows}</table>"
 
 
 def pins_html(pins):
@@ -114,7 +120,8 @@ def numbers_table(numbers):
 
 
 def _cells(tag, texts):
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+    room = 'style="padding:0 6px;text-align:right;white-space:nowrap"'
+    return "".join(f"<{tag} {room}>{escape(text)}</{tag}>" for text in texts)
 
 
 def _comparison_row(cells):
@@ -208,7 +215,25 @@ def _legend():
 def _map(section, pages_per_cell):
     states = section.page_states()
     cells = page_map.cell_paints(states, pages_per_cell)
-    return _cell_picture(cells, f"Section {section.index}", page_map.shares(states))
+    zones = [
+        _zone_text(section, states, start * pages_per_cell, end * pages_per_cell)
+        for start, end in _zones(len(cells))
+    ]
+    return _cell_picture(cells, f"Section {section.index}", page_map.shares(states), zones)
+
+
+def _zones(cells):
+    """(first cell, cell after the last) of each zone: half a row at most, so that few texts do."""
+    size = _COLUMNS // 2
+    return [(start, min(start + size, cells)) for start in range(0, cells, size)]
+
+
+def _zone_text(section, states, first, end):
+    """What a pointer is told of pages: where they are and what they are used for."""
+    end = min(end, len(states))
+    page_size, heap = section.size // len(states), section.start - section.region_start
+    place = f"{heap + first * page_size:#x} to {heap + end * page_size:#x}"
+    return f"{place}: {page_map.shares(states[first:end])}"
 
 
 def _objects(slab):
@@ -218,13 +243,23 @@ def _objects(slab):
     live = cells.count(colours.OBJECT)
     note = "<div>Lowest address first; a cell is an object, the grey ones are free.</div>"
     words = f"{live} of {slab.capacity} objects live"
-    return _cell_picture(cells, f"Slab of {slab.size}-byte objects", words) + note
+    title = f"Slab of {slab.size}-byte objects"
+    zones = [
+        f"objects {start:,} to {end - 1:,}: {cells[start:end].count(colours.OBJECT)} live"
+        for start, end in _zones(len(cells))
+    ]
+    return _cell_picture(cells, title, words, zones) + note
 
 
-def _cell_picture(cells, title, description):
+def _cell_picture(cells, title, description, zones):
+    """Cells in rows; a pointer held over a zone of them is shown its text."""
     drawing = Drawing()
     for paint, path in strips.strokes(cells, _COLUMNS).items():
         drawing.cells(0, 0, _CELL, _CELL, path, paint)
+    for (start, end), text in zip(_zones(len(cells)), zones):
+        row, column = divmod(start, _COLUMNS)
+        place = column * _CELL, row * _CELL, (end - start) * _CELL, _CELL
+        strips.draw_zones(drawing, *place, 1, [text])
     width = min(len(cells), _COLUMNS) * _CELL
     height = -(-len(cells) // _COLUMNS) * _CELL
     return drawing.finished(width, height, title, description).fragment()

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections import Counter
 
+from bsa import options
 from bsa.trace import Trace, TraceError, TraceOp
 from bsa.trace_tools import size_histogram
 from bsa.units import format_size, percent
@@ -20,7 +21,8 @@ def add_parser(subparsers):
         description="Tell what is in trace files: events, threads, live bytes, sizes, origin.",
         epilog="Example: python3 -m bsa info work.bsa",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a trace file, as record saves it")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=options.TRACE)
+    options.add_bad(parser)
     parser.set_defaults(run=run)
 
 
@@ -29,7 +31,7 @@ def run(args):
     status = 0
     for number, path in enumerate(args.files):
         try:
-            text = describe(path)
+            text = describe(path, args.bad)
         except (OSError, TraceError) as error:
             print(f"python -m bsa info: {error}", file=sys.stderr)
             status = 1
@@ -38,9 +40,9 @@ def run(args):
     return status
 
 
-def describe(path):
-    """Everything about the trace in a file, as lines of text."""
-    trace = Trace.load(path)
+def describe(path, bad=None):
+    """Everything about the trace in a file, as lines of text. `bad`: as for Trace.load()."""
+    trace = Trace.load(path, bad=bad)
     rows = [
         ("events", f"{len(trace):,} in {format_size(os.path.getsize(path))}"),
         *_operations(trace),

@@ -5,6 +5,12 @@ each order, from single pages up, as Allocator.free_blocks() or a row of Timelin
 it, or a line of Linux's /proc/buddyinfo; a block of order o has 2^o pages. A replay computes the same
 in C for each sample, in O(orders).
 
+Internal loss needs no function: a replay counts bytes. Of what it holds, class_rounding is the sum
+of (size class - requested) over live objects, page_rounding that of (2^o pages - requested) over
+live page blocks, and slab_slack the pages of slabs less the size classes of their live objects; so
+the pages held are `requested` and these three. (Internal and external fragmentation are told apart
+by Randell, "A note on storage fragmentation and program segmentation", 1969.)
+
 Only free_runs looks at more than these counts: what is contiguous by address, whatever the buddies
 say, must be looked up page by page. So it is a function of a heap, and no column of a Timeline.
 """

@@ -4,6 +4,8 @@ import contextlib
 import os
 import secrets
 
+from bsa._core import InvalidParamError
+
 
 def check(path):
     """Raise the OSError that writing a file at `path` would end in, as far as that can be told."""
@@ -15,6 +17,15 @@ def check(path):
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{path}: cannot write in the folder {folder}")
+
+
+def check_ending(path, ending, otherwise):
+    """Raise InvalidParamError if the name ends in another suffix; one without any, say /dev/stdout,
+    may do. `otherwise`: what to do for others."""
+    path = os.fsdecode(path)
+    suffix = os.path.splitext(path)[1]
+    if suffix.lower() not in ("", ending):
+        raise InvalidParamError(f"{path}: what is written is {ending}, not {suffix}; {otherwise}")
 
 
 def write(path, data):

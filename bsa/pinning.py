@@ -45,10 +45,15 @@ class Pins:
     def __iter__(self):
         return iter(self.pins)
 
+    def __getitem__(self, index):
+        """The pin at an index, or a tuple of those of a slice."""
+        return self.pins[index]
+
     def __repr__(self):
+        found = f"{counted(len(self), 'allocation')} of {counted(self.size, 'byte')}"
         return (
             f"<bsa.Pins of order {self.order} ({format_size(self.page_size << self.order)}): "
-            f"{counted(len(self), 'allocation')} of {counted(self.size, 'byte')}, "
+            f"{found if self.pins else 'none, already free or so by trim()'}, "
             f"section {self.section} at {self.start:#x}>"
         )
 
@@ -113,7 +118,7 @@ def _cheapest(space, order):
 def _cost(extent):
     """(allocations, bytes) that keep the extent in use."""
     if extent.kind == "slab":
-        return len(extent.live), len(extent.live) * extent.slab.size
+        return extent.live, extent.live * extent.slab.size
     return (0, 0) if extent.kind in ("free", "metadata") else (1, extent.size)
 
 
@@ -133,8 +138,9 @@ def _pins_in(window, order, births):
         if extent.end <= start or extent.start >= start + (page_size << order):
             continue
         if extent.kind == "slab":
-            for address, size, kind in extent.live:
-                yield Pin(address, size, kind, births.get(address))
+            for address in extent.slab.objects():
+                kind = space.owned.get(address, "object")
+                yield Pin(address, extent.slab.size, kind, births.get(address))
         elif extent.kind not in ("free", "metadata"):
             address = space.base + extent.start
             yield Pin(address, extent.size, extent.kind, births.get(address))

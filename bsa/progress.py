@@ -1,9 +1,11 @@
-"""Progress of long work, on one line of a terminal that keeps being rewritten.
+"""Progress of long work, on one line that keeps being rewritten: of a terminal, or below the cell of a
+Jupyter notebook.
 
 Nothing is shown where nobody watches (no terminal), nor for work that is done before anyone
 wonders.
 """
 
+import importlib
 import sys
 import time
 
@@ -15,8 +17,7 @@ class Progress:
     """A context manager; `progress.step(label, total)` gives the callable that replay() wants."""
 
     def __init__(self, stream=None):
-        self._stream = sys.stderr if stream is None else stream
-        self._watched = self._stream is not None and self._stream.isatty()
+        self._screen = _screen(sys.stderr if stream is None else stream)
         self._next = time.monotonic() + _PATIENCE
         self._shown = False
 
@@ -25,12 +26,11 @@ class Progress:
 
     def __exit__(self, *error):
         if self._shown:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._screen.show("")
 
     def step(self, label, total):
         """Says what comes next; None, which asks for no calls, where nobody watches."""
-        if not self._watched:
+        if self._screen is None:
             return None
         return lambda done: self._show(label, done, total)
 
@@ -40,5 +40,38 @@ class Progress:
             return
         self._next = now + _INTERVAL
         self._shown = True
-        self._stream.write(f"\r\x1b[K{label}: {100 * done // max(total, 1)} %")
+        self._screen.show(f"{label}: {100 * done // max(total, 1)} %")
+
+
+def _screen(stream):
+    """Where progress is shown; None where nobody watches."""
+    if stream is not None and stream.isatty():
+        return _Terminal(stream)
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        return _Notebook()
+    return None
+
+
+class _Terminal:
+    def __init__(self, stream):
+        self._stream = stream
+
+    def show(self, text):
+        self._stream.write(f"\r\x1b[K{text}")
         self._stream.flush()
+
+
+class _Notebook:
+    """An output of its own below the cell, which stays there empty."""
+
+    def __init__(self):
+        self._handle = None
+
+    def show(self, text):
+        output = {"text/plain": text}
+        if self._handle is None:
+            display = importlib.import_module("IPython.display").display
+            self._handle = display(output, raw=True, display_id=True)
+        else:
+            self._handle.update(output, raw=True)

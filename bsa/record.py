@@ -27,6 +27,9 @@ RECORDER = pathlib.Path(__file__).parent / "lib" / "libbsa_record.so"
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
+# Words that mean something to a shell, and only to a shell: a | b, a > b, 2>&1, a && b, a; b, a &.
+_FOR_A_SHELL = re.compile(r"\|.*|&+|\d*[<>].*|&>.*|.*;")
+
 # At these the loader splits LD_PRELOAD, and "$" begins a token of its own.
 _UNCLEAN = re.compile(r"[\s:$]")
 
@@ -41,7 +44,8 @@ class Recording(NamedTuple):
 def record(command, output=None, *, env=None):
     """Run `command`, record its allocations, and save the trace to `output` unless that is None.
 
-    `command` is a sequence of strings, or one string that shlex.split() splits. The process that is
+    `command` is a sequence of strings, or one string that shlex.split() splits; it is refused if it
+    has pipes, redirections or other words for a shell, which does not run. The process that is
     started is recorded, or what it becomes by exec; its children are not. `env` is its environment
     (default: this process's). LD_PRELOAD keeps its entries, and PYTHONMALLOC becomes "malloc" if it
     is not set: Python asks malloc for little otherwise, others ignore it.
@@ -61,13 +65,31 @@ def record(command, output=None, *, env=None):
 
 
 def _words(command):
-    try:
-        words = shlex.split(command) if isinstance(command, str) else command
-    except ValueError as error:
-        raise RecordError(f"cannot split {command!r} into words: {error}") from None
+    words = _split(command) if isinstance(command, str) else command
     words = [os.fsdecode(word) for word in words]
     if not words:
         raise RecordError("no command to record")
+    return words
+
+
+def _split(command):
+    """The words of a command line, as shlex.split() has them, but for those meant for a shell."""
+    lexer = shlex.shlex(command, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words, end = [], 0
+    try:
+        for word in lexer:
+            start, end = end, lexer.instream.tell()
+            is_bare = command[start:end].strip() == word  # neither quoted nor escaped
+            if is_bare and _FOR_A_SHELL.fullmatch(word):
+                raise RecordError(
+                    f"{word!r} in {command!r} is for a shell, and none runs: quote it if it is an "
+                    "argument; else record one program, as ['sh', '-c', 'exec PROGRAM > FILE'] if "
+                    "it needs a shell"
+                )
+            words.append(word)
+    except ValueError as error:
+        raise RecordError(f"cannot split {command!r} into words: {error}") from None
     return words
 
 

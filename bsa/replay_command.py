@@ -3,17 +3,18 @@
 import argparse
 import pathlib
 
-from bsa import output_file, plot
+from bsa import options, output_file, plot
+from bsa.importers.history import odd_counts
 from bsa.progress import Progress
-from bsa.study import MOST_SLOTS, study
+from bsa.study import study
 from bsa.trace import Trace
-from bsa.units import counted, format_size, parse_size, percent
+from bsa.units import counted, format_size, percent
 
 
-def report(trace, name, picture_file=None, **options):
-    """Study the trace, print the table and write the picture. `options`: as for study()."""
+def report(trace, name, picture_file=None, **heap):
+    """Study the trace, print the table and write the picture. `heap`: as for study()."""
     with Progress() as progress:
-        result = study(trace, name, progress, **options)
+        result = study(trace, name, progress, **heap)
     print(table(result))
     if picture_file is not None:
         draw = _PICTURES[picture_file.suffix]
@@ -38,11 +39,25 @@ def _trace_rows(study):
     trace, timeline = study.trace, study.end.timeline
     yield "trace", study.name
     yield "events", f"{len(trace):,}; {counted(timeline.survivors, 'allocation')} never freed"
+    if odd := _odd(trace.meta):
+        yield "  odd", odd
     yield "threads", f"{trace.threads:,}, replayed on {counted(study.cpus, 'slot')}"
     yield "heap", (
         f"{format_size(study.size)}: {counted(study.pages, 'page')} of "
         f"{format_size(timeline.page_size)}, {format_size(study.size - timeline.managed)} metadata"
     )
+
+
+def _odd(meta):
+    """In what the trace is not the history of a whole program; nothing if it seems to be."""
+    odd = [odd_counts(meta)]
+    if meta.get("lost"):
+        odd.append(f"{meta['lost']} events lost by the source")
+    if meta.get("cut"):
+        odd.append("the recording was cut short")
+    if meta.get("status"):
+        odd.append(f"the program failed with status {meta['status']}")
+    return ", ".join(filter(None, odd))
 
 
 def _peak_rows(study):
@@ -140,33 +155,12 @@ def add_parser(subparsers):
         "the picture. Sizes may have a binary unit: 4096, 64K, 1.5M, 2GiB.",
         epilog="Example: python3 -m bsa replay work.bsa -o work.svg",
     )
-    parser.add_argument(
-        "file", metavar="FILE", type=pathlib.Path, help="a trace file, as record saves it"
-    )
-    parser.add_argument(
-        "--size",
-        type=_size,
-        metavar="BYTES",
-        help="memory for the heap and its metadata (default: the smallest that is enough, and a "
-        "little more)",
-    )
-    parser.add_argument(
-        "--page-size",
-        type=_size,
-        default=4096,
-        metavar="BYTES",
-        help="size of the heap's pages, a power of two from 256 to 2M (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--cpus",
-        type=_positive,
-        metavar="N",
-        help="number of slots, each with slabs of its own; the trace's threads share them in turn "
-        f"(default: one a thread, at most {MOST_SLOTS})",
-    )
+    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=options.TRACE)
+    options.add_bad(parser)
+    options.add_heap(parser)
     parser.add_argument(
         "--samples",
-        type=_positive,
+        type=options.positive,
         default=1000,
         metavar="N",
         help="number of looks at the heap, spread over the trace, of which the picture's lines are "
@@ -187,13 +181,11 @@ def run(args):
     if args.output is not None:
         output_file.check(args.output)
     report(
-        Trace.load(args.file),
+        Trace.load(args.file, bad=args.bad),
         args.file.name,
         args.output,
-        size=args.size,
-        page_size=args.page_size,
-        cpus=args.cpus,
         samples=args.samples,
+        **options.heap_of(args),
     )
     return 0
 
@@ -203,17 +195,3 @@ def _picture_file(text):
     if path.suffix not in _PICTURES:
         raise argparse.ArgumentTypeError(f"{text!r}: the name of a picture ends in {_ENDINGS}")
     return path
-
-
-def _size(text):
-    """parse_size, as argparse wants to hear of errors."""
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
-    return int(text)

@@ -1,10 +1,11 @@
 """A heap as extents: what lies where, from the first byte of each region to the last.
 
-All that the views of a heap draw is gathered here, once, through the allocator's public methods;
+All that looks at a heap piece by piece is gathered here, once, through the allocator's public methods;
 meanwhile no other thread may change the heap. The extents of a section are in the order of their
-offsets and leave nothing out.
+offsets and leave nothing out. For heaps of a great many pieces there is bsa.mosaic.
 """
 
+from operator import itemgetter
 from typing import NamedTuple
 
 from bsa._core import MAX_ORDER
@@ -18,16 +19,21 @@ class Extent(NamedTuple):
     kind: str  #: metadata, free, pages, block, parked or slab
     order: int = 0  #: of what is free: 2^order pages
     slab: object = None  #: of a slab: its bsa.Slab
-    live: tuple = ()  #: of a slab: its live objects as (address, size, kind), like those of walk()
 
     @property
     def end(self):
         return self.start + self.size
 
     @property
+    def live(self):
+        """Of a slab: the number of its live objects."""
+        slab = self.slab
+        return slab.capacity - slab.free_count - slab.remote_free_count
+
+    @property
     def is_idle(self):
         """A slab that trim(), or an allocation that finds nothing else, gives back."""
-        return self.kind == "slab" and not self.live
+        return self.kind == "slab" and self.live == 0
 
 
 class Space(NamedTuple):
@@ -39,6 +45,7 @@ class Space(NamedTuple):
     size: int  #: bytes, from the region's first byte to the heap's last
     page_size: int
     extents: tuple  #: of Extent
+    owned: dict  #: of the objects in slabs that are no raw ones: {address: block or parked}
 
     @property
     def first_page(self):
@@ -60,14 +67,30 @@ class Space(NamedTuple):
 
 def spaces(allocator):
     """A Space for each section."""
-    walks = _by_section(allocator.sections, allocator.walk(), lambda item: item[0])
-    slabs = _by_section(allocator.sections, allocator.slabs(), lambda slab: slab.base)
-    sections = zip(allocator.sections, walks, slabs)
-    return [_space(allocator, section, walk, mine) for section, walk, mine in sections]
+    page_size, blocks, owned = allocator.page_size, [], {}
+    for item in allocator.walk():
+        address, size, kind = item
+        if size >= page_size:
+            blocks.append(item)  # objects are smaller
+        elif kind != "object":
+            owned[address] = kind
+    return _spaces(allocator, blocks, owned)
+
+
+def free_spaces(allocator):
+    """The same of slabs and free blocks alone."""
+    return _spaces(allocator, [], {})
+
+
+def _spaces(allocator, blocks, owned):
+    sections = allocator.sections
+    by_section = _by_section(sections, blocks, itemgetter(0))
+    slabs = _by_section(sections, allocator.slabs(), lambda slab: slab.base)
+    return [_space(allocator, *mine, owned) for mine in zip(sections, by_section, slabs)]
 
 
 def _by_section(sections, items, address_of):
-    """The items of each section, by address."""
+    """The items of each section."""
     lists = [[] for _ in sections]
     bounds = [(section.start, section.start + section.size) for section in sections]
     current = 0  # neighbours mostly lie in one section
@@ -76,44 +99,23 @@ def _by_section(sections, items, address_of):
         if not bounds[current][0] <= address < bounds[current][1]:
             current = next(i for i, (start, end) in enumerate(bounds) if start <= address < end)
         lists[current].append(item)
-    return [sorted(items, key=address_of) for items in lists]
+    return lists
 
 
-def _space(allocator, section, walk, slabs):
-    base = section.region_start
+def _space(allocator, section, blocks, slabs, owned):
+    base, page_size = section.region_start, allocator.page_size
     heap, size = section.start - base, section.start - base + section.size
-    extents = [Extent(0, heap, "metadata"), *_free(section, base, allocator.page_size)]
-    extents += _used(walk, slabs, base, allocator.page_size)
-    extents.sort()
-    return Space(section.index, base, heap, size, allocator.page_size, tuple(extents))
+    extents = [Extent(0, heap, "metadata"), *_free(section, base, page_size)]
+    extents += [Extent(address - base, size, kind) for address, size, kind in blocks]
+    extents += [Extent(slab.base - base, slab.nbytes, "slab", 0, slab) for slab in slabs]
+    extents.sort(key=itemgetter(0))
+    return Space(section.index, base, heap, size, page_size, tuple(extents), owned)
 
 
 def _free(section, base, page_size):
     for order in range(MAX_ORDER + 1):
         for address in section.free_list(order):
             yield Extent(address - base, page_size << order, "free", order)
-
-
-def _used(walk, slabs, base, page_size):
-    """Extents of slabs and of page blocks: of what is walked, objects lie in slabs."""
-    position = 0
-    for slab in slabs:
-        while position < len(walk) and walk[position][0] < slab.base:
-            yield from _page_block(walk[position], base)
-            position += 1
-        start = position
-        end = slab.base + slab.nbytes
-        while position < len(walk) and walk[position][0] < end:
-            position += 1
-        live = tuple(walk[start:position])
-        yield Extent(slab.base - base, slab.nbytes, "slab", 0, slab, live)
-    for item in walk[position:]:
-        yield from _page_block(item, base)
-
-
-def _page_block(item, base):
-    address, size, kind = item
-    yield Extent(address - base, size, kind)
 
 
 def free_after_trim(space):

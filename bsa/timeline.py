@@ -52,15 +52,16 @@ class Timeline:
     heap before, except in columns about pages: those are the heap's.
 
     Where the heap was empty before, `allocated` is the sum of `requested` and the three losses
-    `class_rounding`, `page_rounding` and `slab_slack`; always, `allocated + free` is `managed`. The
-    formulas and origins of the metrics stand in bsa.metrics.
+    `class_rounding`, `page_rounding` and `slab_slack`. Always, `allocated + free` is `managed`; less
+    only before `progress` has added a region. The formulas and origins of the metrics stand in
+    bsa.metrics.
     """
 
     rows: bytes  #: the samples as the engine wrote them
     events: int  #: events of the trace, all of which were run or skipped
     survivors: int  #: allocations still alive at the end
     page_size: int
-    managed: int  #: bytes of heap
+    managed: int  #: bytes of heap, at the last sample
     #: number of bad events that were skipped, by kind (see replay); empty if there were none
     skipped: dict = field(default_factory=dict, hash=False)
 
@@ -101,6 +102,12 @@ class Timeline:
         from bsa.views import memory_timeline  # pictures are needed only where they are shown
 
         return memory_timeline(self).plot(ax)
+
+    def save(self, path):
+        """Write the same picture as an SVG file, without matplotlib; as View.save() does."""
+        from bsa.views import memory_timeline
+
+        memory_timeline(self).save(path)
 
     def _repr_html_(self):
         from bsa.html import timeline_html
@@ -167,14 +174,14 @@ class Timeline:
 _BAD = ("raise", "skip")
 
 
-def replay(trace, allocator, *, samples=0, bad="raise", progress=None):
+def replay(trace, allocator, *, samples=1000, bad="raise", progress=None):
     """Run the events of a trace against an allocator, in C, and return a Timeline.
 
     Thread t of the trace runs on slot t modulo `allocator.cpus`, so that frees by other threads are
     remote frees. Allocations that the trace never frees stay allocated. Zeroed allocations are not
     cleared: a replay shows places, not contents. `samples` looks at the heap are spread evenly over
-    the events, the last one at the end, which is always taken. `progress(events_run)` is called
-    every few milliseconds.
+    the events, the last one at the end, which is always taken: with 0 it is the only one.
+    `progress(events_run)` is called every few milliseconds.
 
     `bad` says what becomes of events that cannot be run. "raise": the first one raises
     OutOfMemoryError if it does not fit, else InvalidParamError (or the allocator's own exception);
@@ -202,10 +209,12 @@ def replay(trace, allocator, *, samples=0, bad="raise", progress=None):
         raise TypeError(f"replay() needs a bsa.Allocator, not {type(allocator).__name__}")
     if bad not in _BAD:
         raise _core.InvalidParamError(f"bad must be 'raise' or 'skip', is {bad!r}")
-    page_size, managed = allocator.page_size, allocator.managed_bytes  # it may be closed afterwards
+    page_size = allocator.page_size  # the allocator may be closed afterwards
     rows, survivors, skipped = _core._replay(
-        allocator, *columns(trace), samples, bad == "skip", progress
+        allocator, *columns(trace), samples, bad == "skip", progress, None
     )
+    last = memoryview(rows).cast("q")[-_ROW:]
+    managed = last[_PLACES["allocated"]] + last[_PLACES["free"]]
     return Timeline(rows, len(trace), survivors, page_size, managed, skipped)
 
 

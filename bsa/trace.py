@@ -148,8 +148,9 @@ class Trace:
         - "rep": traces of the CS:APP malloc lab
         - "perf": `perf script` of kmem:mm_page_alloc and kmem:mm_page_free
 
-        Each may be compressed by gzip or xz, or be the only file of a zip archive. docs/traces.md
-        tells what each becomes and what is lost.
+        Each may be compressed by gzip or xz, or be the only file of a zip archive, unless that is
+        1 GiB unpacked and more than 100 times its size: it may be made to fill the memory.
+        docs/traces.md tells what each becomes and what is lost.
 
         `bad` says what becomes of events that do not fit together. "skip": frees of no live block
         are left out, reallocs of no live block become allocations, before an allocation of a live
@@ -173,7 +174,8 @@ class Trace:
         """Run a program and return the trace of what it asks of malloc.
 
         `command` is a sequence of strings, or one string, which is split into words as a shell does
-        but not otherwise interpreted: no variables, pipes or patterns. `path`: a file in which to
+        but not otherwise interpreted: variables and patterns stay as they are, and pipes,
+        redirections and the like are a RecordError. `path`: a file in which to
         save the trace, too. `env`: the program's environment (default: this process's). In it,
         PYTHONMALLOC becomes "malloc" unless it is set, so that Python programs show all they use.
 
@@ -330,8 +332,15 @@ class Trace:
     def __repr__(self):
         return (
             f"<bsa.Trace of {counted(len(self), 'event')}: {counted(self.ids, 'id')}, "
-            f"{counted(self.threads, 'thread')}, peak {counted(self.peak[1], 'byte')}>"
+            f"{counted(self.threads, 'thread')}, peak {counted(self.peak[1], 'byte')}"
+            f"{self._trouble()}>"
         )
+
+    def _trouble(self):
+        """What nobody should overlook: that the recorded program failed, or recording it ended."""
+        status = self.meta.get("status")
+        failed = f", of a program that failed: status {status}" if status else ""
+        return failed + (", cut short" if self.meta.get("cut") else "")
 
     def _repr_html_(self):
         from bsa.trace_html import trace_html  # pictures are needed only where they are shown

@@ -7,11 +7,11 @@ few.
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
 
 from bsa.importers.history import ALLOC, FORMATS, FREE, REALLOC, ZALLOC, renumbered
 
@@ -110,19 +110,28 @@ class Distribution:
         return self.total / self.count if self.count else 0.0
 
     @classmethod
-    def of(cls, counts: Counter[int]) -> "Distribution":
-        """Of the numbers that a Counter counts."""
-        numbers = sorted(counts)
-        ranks = list(accumulate(counts[number] for number in numbers))
-        count = ranks[-1] if ranks else 0
+    def of(cls, numbers: Iterable[int]) -> "Distribution":
+        """Of these. O(n log n)."""
+        ranked = sorted(numbers)
         return cls(
-            count=count,
-            total=sum(number * times for number, times in counts.items()),
-            least=numbers[0] if numbers else 0,
-            median=numbers[bisect_left(ranks, (count + 1) // 2)] if numbers else 0,
-            most=numbers[-1] if numbers else 0,
-            histogram=by_power(counts),
+            count=len(ranked),
+            total=sum(ranked),
+            least=ranked[0] if ranked else 0,
+            median=ranked[(len(ranked) - 1) // 2] if ranked else 0,
+            most=ranked[-1] if ranked else 0,
+            histogram=_powers_of(ranked),
         )
+
+
+def _powers_of(ranked):
+    """by_power() of numbers in ascending order, by bisection."""
+    powers, start, power = {}, 0, 0
+    while start < len(ranked):
+        end = bisect_right(ranked, power, start)
+        if end > start:
+            powers[power] = end - start
+        start, power = end, 2 * power or 1
+    return powers
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,8 @@ _COMMON = 10
 def statistics(trace):
     """The TraceStatistics of a trace: one pass."""
     life = _Life(trace)
-    sizes = request_sizes(trace)
+    sizes = [size for op, size in zip(trace.op, trace.size) if op != FREE]
+    common = sorted(Counter(sizes).items(), key=lambda item: (-item[1], item[0]))[:_COMMON]
     return TraceStatistics(
         events=len(trace),
         allocations=sum(thread.allocations for thread in life.threads),
@@ -181,9 +191,9 @@ def statistics(trace):
         survivors=len(life.live),
         survivor_bytes=sum(block[3] for block in life.live.values()),
         sizes=Distribution.of(sizes),
-        common_sizes=tuple(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_COMMON]),
-        lifetimes=Distribution.of(Counter(life.in_events)),
-        lifetimes_bytes=Distribution.of(Counter(life.in_bytes)),
+        common_sizes=tuple(common),
+        lifetimes=Distribution.of(life.in_events),
+        lifetimes_bytes=Distribution.of(life.in_bytes),
         threads=tuple(life.threads),
     )
 
@@ -192,9 +202,8 @@ class _Life:
     """What is to be learnt of the blocks of a trace by following them."""
 
     def __init__(self, trace):
-        self.live = (
-            {}
-        )  # id: (event, bytes requested before it ends, thread, bytes) of its allocation
+        # id: (event, bytes requested before it ends, thread, bytes) of its allocation
+        self.live = {}
         self.in_events, self.in_bytes = array("Q"), array("Q")
         self.peak_blocks = 0
         counts = Counter(zip(trace.thread, trace.op))
@@ -204,23 +213,27 @@ class _Life:
         self.threads = [self._thread(thread, counts) for thread in sorted(set(trace.thread))]
 
     def _follow(self, trace):
-        live, total = self.live, 0
-        for event, (op, id, size, thread) in enumerate(
-            zip(trace.op, trace.id, trace.size, trace.thread)
-        ):
+        live, total, peak_blocks = self.live, 0, 0
+        remote, requested = self._remote, self._requested
+        ended, freed_after = self.in_events.append, self.in_bytes.append
+        rows = zip(trace.op, trace.id, trace.size, trace.thread)
+        for event, (op, id, size, thread) in enumerate(rows):
             if op == FREE:
                 birth, before, owner, _ = live.pop(id)
-                self.in_events.append(event - birth)
-                self.in_bytes.append(total - before)
-                self._remote[thread] += owner != thread
+                ended(event - birth)
+                freed_after(total - before)
+                if owner != thread:
+                    remote[thread] += 1
                 continue
             total += size
-            self._requested[thread] += size
-            if op <= ZALLOC:
-                live[id] = (event, total, thread, size)
-                self.peak_blocks = max(self.peak_blocks, len(live))
-            else:
+            requested[thread] += size
+            if op == REALLOC:
                 live[id] = (*live[id][:3], size)
+                continue
+            live[id] = (event, total, thread, size)
+            if len(live) > peak_blocks:
+                peak_blocks = len(live)
+        self.peak_blocks = peak_blocks
 
     def _thread(self, thread, counts):
         allocations = counts[thread, ALLOC] + counts[thread, ZALLOC]

@@ -10,7 +10,7 @@ from array import array
 
 import bsa
 from bsa import _core
-from helpers import KIB
+from helpers import KIB, MIB
 
 PAGE = 4096
 SIZE = 256 * KIB
@@ -92,6 +92,17 @@ def exit_heap(scene):
         return heap
 
 
+def many_zeros(scene):
+    """So many that other threads may run meanwhile."""
+    with bsa.Allocator(4 * MIB, cpus=1) as heap:
+        heap.alloc(1 * MIB, zero=True)
+        heap.free(heap.malloc(1 * MIB, zero=True))
+
+
+class Address(int):
+    """Like an int, but none of the very type."""
+
+
 def set_attribute(name, value):
     return lambda s: setattr(s.heap, name, value)
 
@@ -161,6 +172,7 @@ GOOD = {
     "Allocator.add_region of a buffer": lambda s: s.heap.add_region(s.spare, phys=abs),
     "Allocator.alloc": lambda s: s.heap.alloc(50),
     "Allocator.alloc of zeros": lambda s: s.heap.alloc(5000, 64, zero=True),
+    "Allocator.alloc of many zeros": many_zeros,
     "Allocator.alloc_from": lambda s: s.heap.alloc_from(b"some bytes"),
     "Allocator.alloc_pages": lambda s: s.heap.alloc_pages(3, 2 * PAGE, exact=True),
     "Allocator.alloc_pages_lowmem": lambda s: s.heap.alloc_pages_lowmem(2),
@@ -182,7 +194,9 @@ GOOD = {
     "Allocator.malloc_many": lambda s: s.heap.malloc_many(50, 100),
     "Allocator.page_state": lambda s: s.heap.page_state(s.raw),
     "Allocator.realloc": lambda s: s.heap.realloc(s.raw, 5000),
+    "Allocator.realloc in place": lambda s: s.heap.realloc(s.pages, 2 * PAGE),
     "Allocator.realloc of pages": lambda s: s.heap.realloc(s.pages, 9 * PAGE),
+    "Allocator.realloc of what is like an int": lambda s: s.heap.realloc(Address(s.raw), 9),
     "Allocator.remove_region": lambda s: s.heap.remove_region(s.added),
     "Allocator.reset_peak": lambda s: s.heap.reset_peak(),
     "Allocator.section_of": lambda s: s.heap.section_of(s.raw),

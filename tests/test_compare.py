@@ -1,6 +1,7 @@
 """Comparisons: each row is what running the trace alone gives, and nothing is lost on the way."""
 
 import concurrent.futures
+import inspect
 import io
 import math
 import multiprocessing
@@ -15,7 +16,7 @@ from test_replay import random_trace
 
 import bsa
 from bsa import _core, progress
-from bsa.compare import COLUMNS, REFERENCES, reference_extent
+from bsa.compare import COLUMNS, OPTIONS, REFERENCES, reference_extent
 from bsa.timeline import columns
 from bsa.trace import Trace, TraceOp
 
@@ -177,8 +178,8 @@ def test_a_row_is_what_a_replay_in_such_a_heap_gives():
 
 
 def test_references_are_rows_too():
-    comparison = compare({}, header=16)
-    assert list(comparison) == list(REFERENCES)
+    comparison = compare({"4k": {}}, header=16)
+    assert list(comparison) == ["4k", *REFERENCES]
     for name in REFERENCES:
         extent = reference_extent(TRACE, name, header=16)
         assert comparison[name].metrics == {"size": extent, "times_peak": extent / TRACE.peak[1]}
@@ -188,14 +189,12 @@ WRONG = {
     "too small": ({"size": 1 << 20}, "^event .* do not fit"),
     "far too small": ({"size": 4096}, "."),
     "page size": ({"page_size": 3000}, "power of two"),
-    "unknown": ({"pages": 3}, "'pages'"),
     "no size": ({"size": "64M"}, "."),
     "huge": ({"size": 2**62}, "cannot map"),
-    "no dict": (None, "NoneType"),
 }
 
 
-def test_what_does_not_fit_or_is_no_configuration_is_a_row_that_says_why():
+def test_what_does_not_fit_or_has_an_impossible_value_is_a_row_that_says_why():
     asked = {name: options for name, (options, _) in WRONG.items()} | {"good": {}}
     comparison = compare(asked)
     assert list(comparison) == [*asked, *REFERENCES]
@@ -208,6 +207,46 @@ def test_what_does_not_fit_or_is_no_configuration_is_a_row_that_says_why():
 
 def _raise(text):
     raise ValueError(text)
+
+
+class Untouched(concurrent.futures.Executor):
+    def submit(self, function, /, *arguments):
+        raise AssertionError("nothing is to be run")
+
+
+@pytest.mark.parametrize(
+    "configurations, options, error, text",
+    [
+        ({}, {}, bsa.InvalidParamError, "there is no configuration"),
+        ({"4k": None}, {}, TypeError, "configuration '4k' is a NoneType, not a dict"),
+        ({"4k": 4096}, {}, TypeError, "configuration '4k' is a int, not a dict"),
+        (
+            {"4k": {}, "16k": {"pagesize": 16384}},
+            {},
+            TypeError,
+            "^configuration '16k' has no option 'pagesize': did you mean 'page_size'\\?$",
+        ),
+        ({"a": {"cpu": 2}}, {}, TypeError, "did you mean 'cpus'"),
+        ({"a": {"buffer": 2}}, {}, TypeError, "'buffer': there are size, page_size, cpus, phys, "),
+        ({"a": {3: 2}}, {}, TypeError, "no option 3: there are"),
+        ({"a": {}}, {"references": ["tslf"]}, bsa.InvalidParamError, "did you mean 'tlsf'"),
+        ({"a": {}}, {"references": "tlsf"}, bsa.InvalidParamError, "no reference is 't'"),
+        ({"a": {}}, {"header": 33}, bsa.InvalidParamError, "header"),
+    ],
+)
+def test_what_can_be_no_row_is_refused_before_anything_is_run(configurations, options, error, text):
+    with pytest.raises(error, match=text):
+        bsa.compare(TRACE, configurations, executor=Untouched(), **options)
+
+
+def test_the_options_of_a_configuration_are_those_of_an_allocator():
+    parameters = inspect.signature(bsa.Allocator).parameters
+    assert ["buffer", *OPTIONS[1:]] == list(parameters) and OPTIONS[0] == "size"
+
+
+def test_an_executor_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="executor is a concurrent.futures.Executor, not int"):
+        bsa.compare(TRACE, {"4k": {}}, executor=4)
 
 
 def test_a_trace_too_large_for_any_heap_leaves_only_reasons():
@@ -257,7 +296,7 @@ def test_the_table_has_a_line_for_each_row_in_columns_of_one_width():
         head.split()
         == (
             "heap times peak pages in use class rounding page rounding slab slack largest hole "
-            "footprint: mean peak"
+            "mean footprint peak footprint"
         ).split()
     )
     assert len(lines[0]) == len(lines[1]) == len(head)
@@ -325,6 +364,13 @@ def test_a_process_of_several_threads_is_not_forked(contexts):
     assert contexts[0].get_start_method() != "fork"
 
 
+def test_threads_give_the_same_rows_and_stay_open():
+    with THREADS(3) as executor:
+        comparison = bsa.compare(TRACE, {"4k": {}, "1k": {"page_size": 1024}}, executor=executor)
+        assert executor.submit(len, "abc").result() == 3
+    assert comparison == bsa.compare(TRACE, {"4k": {}, "1k": {"page_size": 1024}})
+
+
 class Pickling(concurrent.futures.Executor):
     """Runs at once, after sending the work there and the result back; counts what it sends."""
 
@@ -363,6 +409,30 @@ def test_what_an_executor_loses_is_told():
         "a process died",
         "cannot schedule new futures after shutdown",
     ]
+
+
+class Slow(concurrent.futures.Executor):
+    """Which does its first task only."""
+
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, function, /, *arguments):
+        self.futures.append(concurrent.futures.Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_result(function(*arguments))
+        return self.futures[-1]
+
+
+def test_what_waits_in_an_executor_is_cancelled_by_ctrl_c(monkeypatch):
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Progress, "step", lambda self, label, total: interrupt)
+    executor = Slow()
+    with pytest.raises(KeyboardInterrupt):
+        bsa.compare(random_trace(50, 0), {"a": {}, "b": {}}, executor=executor)
+    assert [future.cancelled() for future in executor.futures] == [False] + 4 * [True]
 
 
 def test_a_configuration_that_cannot_be_sent_is_told():

@@ -289,6 +289,23 @@ def test_of_two_heaps_that_want_the_same_bytes_of_a_block_one_gets_them():
             block.free()
 
 
+def test_a_heap_over_the_bytes_of_a_block_that_is_just_dropped_gets_them_or_is_refused():
+    array_type = ctypes.c_char * (1 << 16)
+    with bsa.Allocator(1 << 20) as outer:
+        for _ in range(ROUNDS // 5):
+            blocks = [outer.alloc(1 << 16)]
+            raw = array_type.from_address(blocks[0].address)  # does not keep the Block alive
+            inner, _ = in_threads(
+                lambda: outcome(lambda: bsa.Allocator(raw), bsa.MemoryOverlapError), blocks.clear
+            )
+            if inner is not bsa.MemoryOverlapError:
+                assert len(outer) == 1
+                inner.free(inner.malloc(64))
+                inner.close()
+            assert len(outer) == 0
+        outer.check()
+
+
 def test_a_walk_shared_by_threads_gives_each_allocation_once():
     with bsa.Allocator(1 << 20) as heap:
         addresses = sorted(heap.malloc(100) for _ in range(2000))

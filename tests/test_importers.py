@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import io
 import lzma
 import os
 import pathlib
@@ -230,6 +231,26 @@ def test_an_interpreted_heaptrack_file_frees_the_youngest_of_a_kind(load):
     assert list(interpreted.id) == [0, 1, 1, 1, 0]
 
 
+# As heaptrack 1.0 to 1.2 wrote it: names without their lengths, no list of suppressions.
+HEAPTRACK_OLD = re.sub(rb"(?m)^(x|s|m) [0-9a-f]+ ", rb"\1 ", HEAPTRACK_RAW)
+
+
+@pytest.mark.parametrize("version", [b"v 10000 1", b"v 10100 2", b"v 10200"])
+def test_raw_files_of_older_versions_of_heaptrack_load(load, version):
+    data = HEAPTRACK_OLD.replace(b"v 10400 3", version)
+    assert b"x ./small\n" in data and b"m -\n" in data
+    assert load(data) == load(HEAPTRACK_RAW)
+
+
+def test_a_program_that_heaptrack_was_attached_to_loads(load):
+    """With the line that tells so, and a suppression that the program brings along."""
+    data = HEAPTRACK_RAW.replace(b"v 10400 3", b"v 10500 3")
+    data = data.replace(b"\nI 1000 5e298d\n", b"\nI 1000 5e298d\nS leak:libfoo\nA\n- 1234\n")
+    trace = load(data)
+    assert trace == load(HEAPTRACK_RAW)
+    assert trace.meta["unknown_frees"] == 1
+
+
 def test_a_command_of_several_lines_is_no_event(load):
     data = HEAPTRACK_RAW.replace(b"X ./small\n", b"X python3 -c import x\n+ 8 1 10\nx()\n")
     assert load(data) == load(HEAPTRACK_RAW)
@@ -253,6 +274,7 @@ def test_a_free_of_a_kind_without_blocks_is_counted(load):
     [
         (HEAPTRACK[:-1], "line 20: truncated: it has no newline"),
         (b"+ 8 1 10\n", "line 1: expected the version of heaptrack"),
+        (b"v 20000 4\n+ 8 1 10\n", "line 1: expected a format of version 3 or before, found 'v 2"),
         (b"v 1 3\n+ 8 1\n", "line 2: expected bytes, backtrace and address, or a kind"),
         (b"v 1 3\n+ 8 1 g\n", "line 2: expected hexadecimal numbers, found '+ 8 1 g'"),
         (b"v 1 3\n+ 0\n", "line 2: expected a kind below 0, found '+ 0'"),
@@ -322,6 +344,87 @@ def test_page_events_without_cpus_are_of_one_thread(load):
     assert set(
         load(PERF.replace(b"[003]", b"").replace(b"[001]", b"").replace(b"[000]", b"")).thread
     ) == {0}
+
+
+# What Linux and the tools that decode its events print, by TP_printk of the versions named.
+PAGE_EVENTS = {
+    "perf, Linux 3.3 to 5.14: %lu": (
+        b"perf  6429 [003]    22.498450:  kmem:mm_page_alloc: page=0x176a17 pfn=4660 order=1 "
+        b"migratetype=0 gfp_flags=GFP_KERNEL|__GFP_ZERO\n",
+        b"perf  6429 [003]    22.498480:   kmem:mm_page_free: page=0x176a17 pfn=4660 order=1\n",
+    ),
+    "perf, since Linux 5.15: 0x%lx": (
+        b"kworker/3:2-mm_  52 [003] 22.498450: kmem:mm_page_alloc: page=0xffffffff981685f3 "
+        b"pfn=0x1234 order=1 migratetype=1 gfp_flags=GFP_HIGHUSER_MOVABLE|__GFP_COMP\n",
+        b"kworker/3:2-mm_  52 [003] 22.498480: kmem:mm_page_free: page=0xffffffff981685f3 "
+        b"pfn=0x1234 order=1\n",
+    ),
+    "perf with nanoseconds and a sample period": (
+        b":-1    -1 [003] 22.498450123:   1 kmem:mm_page_alloc: page=0x1 pfn=0x1234 order=1 m=1\n",
+        b":-1    -1 [003] 22.498480456:   1 kmem:mm_page_free: page=0x1 pfn=0x1234 order=1\n",
+    ),
+    "perf or trace-cmd that cannot parse the format": (
+        b" trace-cmd-22020 [003] 105219.542610: mm_page_alloc:        [FAILED TO PARSE] pfn=0x1234 "
+        b"order=1 gfp_flags=29491274 migratetype=1\n",
+        b" trace-cmd-22020 [003] 105219.542610: mm_page_free:         [FAILED TO PARSE] pfn=0x1234 "
+        b"order=1\n",
+    ),
+    "trace-cmd": (
+        b"cpus=8\n  <...>-187168 [003] 14540.343835: mm_page_alloc:        page=0xfff pfn=4660 "
+        b"order=1 migratetype=1 gfp_flags=GFP_KERNEL\n",
+        b"  <...>-187168 [003] 14540.343840: mm_page_free:         page=0xfff pfn=4660 order=1\n",
+    ),
+    "ftrace, with process groups": (
+        b"# tracer: nop\n <...>-22275 ( 22270) [003] ....1   889.213383: mm_page_alloc: "
+        b"page=00000000d2be5665 pfn=4660 order=1 migratetype=0 nr_free=3650 gfp_flags=GFP_HIGHUSER\n",
+        b" <...>-22275 (-----) [003] d..2.   889.213387: mm_page_free: page=00000000d2be5665 "
+        b"pfn=4660 order=1\n",
+    ),
+    "ftrace, before Linux 3.3": (
+        b"  gnome-terminal-1567  [003]  4415.246506: mm_page_alloc: page=ffffea0003db9f40 pfn=4660 "
+        b"order=1 migratetype=0 gfp_flags=GFP_KERNEL\n",
+        b"  gnome-terminal-1567  [003]  4415.246506: mm_page_free_direct: page=ffffea0003db9f40 "
+        b"pfn=4660 order=1\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PAGE_EVENTS)
+def test_page_events_of_several_kernels_and_tools_load(load, kind):
+    trace = load(b"".join(PAGE_EVENTS[kind]))
+    assert events_of(trace) == [(ALLOC, 0, 8192, 0, 0), (FREE, 0, 0, 0, 0)]
+    threads = load(pages(("alloc", 8, 0)) + b"".join(PAGE_EVENTS[kind])).thread
+    assert list(threads) == [0, 1, 1], "the CPU was read"
+
+
+def test_pages_freed_in_batches_by_old_kernels_are_frees(load):
+    data = b" x-1 [000] 1.5: mm_pagevec_free: page=ffffea0003db9f40 pfn=8 order=0 cold=1\n"
+    assert list(load(pages(("alloc", 8, 0)) + data).op) == [ALLOC, FREE]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"page=0 pfn=0 order=9 migratetype=1",
+        b"page=0000000000000000 pfn=0x0 order=9 migratetype=1",
+        b"page=          (null) pfn=0 order=9 migratetype=1",
+        b"page=(nil) pfn=0 order=9 migratetype=1",
+        b"[FAILED TO PARSE] pfn=0xffffffffffffffff order=9 gfp_flags=1 migratetype=1",
+        b"[FAILED TO PARSE] pfn=0xffffffff order=9 gfp_flags=1 migratetype=1",
+    ],
+)
+def test_an_allocation_of_pages_that_failed_is_counted(load, fields):
+    trace = load(b" dd-7 [001] 1.5: mm_page_alloc: " + fields + b"\n" + pages(("alloc", 8, 0)))
+    assert len(trace) == 1 and trace.meta["skipped"] == 1
+
+
+def test_events_that_the_source_says_it_lost_are_counted(load):
+    lost = (
+        b"CPU:3 [LOST 125 EVENTS]\nCPU:1 [4 EVENTS DROPPED]\n"
+        b"perf 12 [002] 22.49: PERF_RECORD_LOST lost 20\n##### CPU 1 buffer started ####\n"
+    )
+    trace = load(pages(("alloc", 8, 0)) + lost)
+    assert len(trace) == 1 and trace.meta["lost"] == 149
 
 
 def test_page_events_of_ftrace_load(load):
@@ -404,6 +507,13 @@ def test_buddyinfo_gives_free_counts_of_zones(buddyinfo):
     assert info.free_pages(1) == 5 + 12 + 28 + 64
     with pytest.raises(LookupError, match="no zone with node=1, zone='DMA'"):
         info.free_blocks(1, "DMA")
+
+
+def test_a_zone_has_at_most_64_orders(buddyinfo):
+    line = b"Node 0, zone Normal" + b" 1" * 64
+    assert bsa.BuddyInfo.load(buddyinfo(line + b"\n")).free_pages() == 2**64 - 1
+    with pytest.raises(bsa.TraceError, match="line 1: expected Node, zone and counts"):
+        bsa.BuddyInfo.load(buddyinfo(line + b" 1\n"))
 
 
 def test_snapshots_follow_one_another(buddyinfo):
@@ -630,7 +740,7 @@ def test_a_recording_is_refused_with_what_is_odd(load):
 
     data = recording(("free", 0x10, 0, 0, 1))
     assert load(data, bad="skip").meta["unknown_frees"] == 1
-    assert refusal(load, data, bad="raise") == "expected a whole history, found 1 unknown frees"
+    assert refusal(load, data, bad="raise") == "expected a whole history, found 1 unknown free"
 
 
 def test_options_that_there_are_not_are_refused_before_anything_is_read():
@@ -694,14 +804,32 @@ def test_a_file_read_as_another_format_is_refused(load, name, sample):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_compressed_file_loads(load, tmp_path, name):
+def test_a_compressed_file_loads(load, name):
     data = SAMPLES[name]
-    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
-        archive.writestr("t", data)
-    packed = [gzip.compress(data), lzma.compress(data), (tmp_path / "t.zip").read_bytes()]
-    for bytes_ in packed:
+    for bytes_ in (gzip.compress(data), lzma.compress(data), zipped(data)):
         assert load(bytes_) == load(data)
         assert "damaged" in refusal(load, bytes_[: len(bytes_) // 2])
+
+
+@pytest.mark.parametrize("pack", ["gzip", "xz", "zip"])
+def test_what_unpacks_to_more_than_it_should_is_refused(load, monkeypatch, pack):
+    text = b"# nothing\n" * 1000 + PERF
+    packed = {"gzip": gzip.compress, "xz": lzma.compress, "zip": zipped}[pack](text)
+    monkeypatch.setattr(importers.packed, "MOST", len(text))
+    assert load(packed) == load(PERF)
+    monkeypatch.setattr(importers.packed, "MOST", len(text) - 1)
+    monkeypatch.setattr(importers.packed, "RATIO", 1)
+    message = rf"offset 0: {len(packed):,} bytes unpack to more than {len(text) - 1:,}: unpack "
+    assert refusal(load, packed).startswith(message)
+    monkeypatch.setattr(importers.packed, "RATIO", len(text))
+    assert load(packed) == load(PERF)
+
+
+def zipped(data):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t", data)
+    return file.getvalue()
 
 
 def test_a_file_compressed_by_zstd_is_refused_with_advice(load):
@@ -789,11 +917,8 @@ PAGE = pathlib.Path(__file__).parent.parent / "docs" / "traces.md"
 def test_the_python_of_the_page_on_traces_runs_as_shown(tmp_path, monkeypatch):
     from test_docs import blocks, run_block
 
-    (tmp_path / "malloclab.rep").write_bytes(REP)
-    (tmp_path / "cut.rep").write_bytes(REP[:-4])
-    (tmp_path / "buddyinfo.txt").write_bytes(BUDDYINFO)
-    (tmp_path / "odd.csv").write_bytes(b"op,id,size\nalloc,7,8\nfree,7,0\nfree,7,0\n")
-    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PAGE.parent.parent / "examples" / "traces", tmp_path / "traces")
+    monkeypatch.chdir(tmp_path / "traces")
     names = {"__name__": "__main__"}
     ran = 0
     for line, needs, code in blocks(PAGE, "python"):

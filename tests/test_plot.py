@@ -1,5 +1,6 @@
 """Pictures: well-formed SVG of bounded size, whose marks stand for what they should."""
 
+import pathlib
 import random
 import re
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +14,7 @@ from bsa.timeline import NUMBERS, ORDERS, Timeline
 
 FREE, BLOCK, SLAB, EMPTY = range(4)
 SVG = "{http://www.w3.org/2000/svg}"
+IMAGES = sorted(pathlib.Path(__file__).parent.parent.glob("docs/images/*.svg"))
 
 
 def timeline_of(rows, *, events=1000, page_size=4096, managed=1 << 20):
@@ -69,6 +71,13 @@ def test_a_picture_is_an_svg_with_title_description_and_a_ground_for_light_and_d
     assert root.get("role") == "img"
     assert root.find(SVG + "rect").get("class") == "ground"
     assert "prefers-color-scheme:dark" in root.find(SVG + "style").text
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.stem)
+def test_the_pictures_of_the_documentation_have_a_title_and_a_description(image):
+    root = ElementTree.parse(image).getroot()
+    assert root.get("role") == "img"
+    assert root.find(SVG + "title").text and root.find(SVG + "desc").text
 
 
 def test_names_that_xml_does_not_allow_are_escaped(timeline):

@@ -509,6 +509,42 @@ def test_a_child_forked_by_the_thread_that_replays_cannot_close_the_heap(make):
     bsa.replay(trace, heap, progress=lambda events_run: in_child(close_too_early))
 
 
+def test_replays_that_end_in_any_order_are_counted_one_by_one(make):
+    heap = make(SIZE)
+    with contextlib.ExitStack() as second:
+        with paused_replay(heap):
+            second.enter_context(paused_replay(heap))
+            in_child(heap.close)
+        with pytest.raises(bsa.InUseError):
+            heap.close()
+        in_child(heap.close)
+    heap.close()
+
+
+def test_greenlets_within_callbacks_survive_a_fork(make):
+    """Each has a stack of its own; while it does not run, that lies elsewhere."""
+    greenlet = pytest.importorskip("greenlet")
+    heap, main = make(SIZE), greenlet.getcurrent()
+    trace = bsa.Trace.from_events([(bsa.TraceOp.ALLOC, 0, 64, 0, 0)])
+
+    def replay():
+        bsa.replay(trace, heap, progress=lambda events_run: main.switch())
+
+    def end_all():
+        for paused in (first, second):  # not the last one first
+            with pytest.raises(bsa.InUseError):
+                heap.close()
+            paused.switch()
+            assert paused.dead
+        heap.check()
+        heap.close()
+
+    first, second = greenlet.greenlet(replay), greenlet.greenlet(replay)
+    first.switch(), second.switch()
+    in_child(end_all)
+    end_all()
+
+
 # --- multiprocessing ---
 
 

@@ -6,10 +6,12 @@ names: a block is found in a trace by the size that only it was given.
 
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +29,10 @@ needs_recorder = pytest.mark.skipif(
     not recording.RECORDER.exists(), reason="built without the recorder"
 )
 pytestmark = needs_recorder
+can_ask_malloc = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="a free-threaded Python never asks malloc for small objects",
+)
 
 HEADERS = """
 #define _GNU_SOURCE
@@ -432,6 +438,7 @@ def test_output_and_status_are_as_without_the_recorder(tmp_path):
     assert (under.returncode, under.stdout, under.stderr) == (3, plain.stdout, plain.stderr)
 
 
+@can_ask_malloc
 def test_python_targets_are_made_to_ask_malloc(recorded):
     trace, _ = recorded(sys.executable, "-S", "-c", "x = [object() for i in range(5000)]")
     assert Counter(trace.size).most_common(1)[0][1] > 5000
@@ -452,6 +459,7 @@ def test_the_command_and_counts_are_in_meta(recorded):
 # ---- From Python: Trace.record ----
 
 
+@can_ask_malloc
 def test_a_trace_can_be_recorded_and_replayed_in_two_lines():
     trace = bsa.Trace.record([sys.executable, "-S", "-c", "x = [object() for i in range(5000)]"])
     timeline = bsa.replay(trace, bsa.Allocator(64 << 20))
@@ -504,11 +512,33 @@ def test_the_environment_can_be_given():
         ("", "no command"),
         ("no-such-command -x", "no-such-command: command not found"),
         ("echo 'half", "cannot split .* into words: No closing quotation"),
+        ("yes | head", r"'\|' in 'yes | head' is for a shell, and none runs: quote it if"),
+        ("true > out", "'>' in"),
+        ("true >out", "'>out' in"),
+        ("true 2>&1", "'2>&1' in"),
+        ("true <in", "'<in' in"),
+        ("true && false", "'&&' in"),
+        ("true || false", r"'\|\|' in"),
+        ("cd /; ls", "'/;' in"),
+        ("sleep 1 &", "'&' in"),
     ],
 )
 def test_what_cannot_be_started_is_a_record_error(command, message):
     with pytest.raises(bsa.RecordError, match=message):
         bsa.Trace.record(command)
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ("echo '|' \">\" \\& a';'", ["echo", "|", ">", "&", "a;"]),
+        ('echo "a | b > c" x|y a>b http://x/?a&b=c', None),
+        ("echo $HOME *.c {a,b} (1) # no comment", None),
+        (["echo", "|", "2>&1"], ["echo", "|", "2>&1"]),
+    ],
+)
+def test_words_that_only_look_like_a_shells_are_arguments(command, words):
+    assert bsa.Trace.record(command).meta["command"] == (words or shlex.split(command))
 
 
 def test_a_command_of_bytes_is_a_type_error():

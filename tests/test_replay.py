@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import random
 import signal
+import sys
 import threading
 from array import array
 
@@ -112,7 +113,7 @@ def replay_and_loop(trace, size=SIZE, cpus=3):
     blocks lie depends on addresses."""
     memory = mmap.mmap(-1, size)
     with heap_of(memory, cpus) as heap:
-        timeline = bsa.replay(trace, heap)
+        timeline = bsa.replay(trace, heap, samples=0)
         replayed = layout(heap)
     with heap_of(memory, cpus) as heap:
         hand = ByHand(heap)
@@ -189,7 +190,7 @@ def assert_free(timeline, k, heap):
 def test_samples_of_other_page_sizes_are_as_true(page_size):
     trace = random_trace(300, seed=1)
     with heap_of(128 << 20, page_size=page_size) as heap:
-        timeline = bsa.replay(trace, heap)
+        timeline = bsa.replay(trace, heap, samples=0)
         assert_free(timeline, 0, heap)
         assert timeline.allocated[0] + timeline.free[0] == timeline.managed
 
@@ -197,7 +198,7 @@ def test_samples_of_other_page_sizes_are_as_true(page_size):
 def test_peaks_are_those_of_all_events_whatever_the_samples():
     events = [(ALLOC, 0, 100_000, 0, 0), (FREE, 0, 0, 0, 0), (ALLOC, 0, 10, 0, 0)]
     with heap_of() as heap:
-        timeline = bsa.replay(Trace.from_events(events), heap)
+        timeline = bsa.replay(Trace.from_events(events), heap, samples=0)
         assert (timeline.requested[0], timeline.peak_requested[0]) == (10, 100_000)
         assert timeline.peak_allocated[0] == 2**17
         assert timeline.peak_footprint == 2**17 / 100_000
@@ -329,7 +330,7 @@ def columns_of(events):
 
 
 def replay_columns(heap, events, skips_bad=False):
-    return _core._replay(heap, *columns_of(events), 0, skips_bad, None)
+    return _core._replay(heap, *columns_of(events), 0, skips_bad, None, None)
 
 
 def around(event):
@@ -394,7 +395,7 @@ def test_a_trace_larger_than_memory_ends_as_empty_as_it_should():
     with heap_of(size=1 << 20) as heap:
         timeline = bsa.replay(Trace.from_events([*trace, *frees]), heap, bad="skip")
         assert timeline.skipped["no_memory"] > 0 and timeline.skipped["orphaned"] > 0
-        assert len(heap) == timeline.survivors == timeline.requested[0] == 0
+        assert len(heap) == timeline.survivors == timeline.requested[-1] == 0
 
 
 def test_what_the_allocator_refuses_for_another_reason_is_skipped_too():
@@ -417,12 +418,32 @@ def test_columns_of_other_kinds_or_lengths_are_refused():
     op, block, size, align, thread = columns_of([(ALLOC, 0, 8, 0, 0)])
     with heap_of() as heap:
         with pytest.raises(TypeError, match="size"):
-            _core._replay(heap, op, block, block, align, thread, 0, False, None)
+            _core._replay(heap, op, block, block, align, thread, 0, False, None, None)
         with pytest.raises(bsa.InvalidParamError, match="lengths"):
-            _core._replay(heap, op, block * 2, size, align, thread, 0, False, None)
+            _core._replay(heap, op, block * 2, size, align, thread, 0, False, None, None)
         with pytest.raises(TypeError):
-            _core._replay(heap, op, block, size, align, 7, 0, False, None)
+            _core._replay(heap, op, block, size, align, 7, 0, False, None, None)
         assert len(heap) == 0
+
+
+def test_a_table_takes_up_what_lives_for_a_replay_that_goes_on():
+    first = columns_of([(ALLOC, 0, 24, 0, 0), (ALLOC, 1, 9000, 0, 0), (FREE, 0, 0, 0, 0)])
+    second = columns_of([(FREE, 1, 0, 0, 0), (ALLOC, 0, 8, 0, 0)])
+    table = bytearray(32)
+    with heap_of() as heap:
+        assert _core._replay(heap, *first, 0, False, None, table)[1] == 1
+        address = int.from_bytes(table[16:24], sys.byteorder)
+        assert [a for a, _, _ in heap.walk()] == [address] and not any(table[:8])
+        assert int.from_bytes(table[24:], sys.byteorder) == 9000
+        assert _core._replay(heap, *second, 0, False, None, table)[1] == 0  # one less, one more
+        assert [size for _, size, _ in heap.walk()] == [8] and not any(table[16:24])
+
+
+@pytest.mark.parametrize("table, error", [(bytearray(31), ValueError), (bytes(32), BufferError)])
+def test_a_table_without_room_is_refused(table, error):
+    columns = columns_of([(ALLOC, 1, 24, 0, 0)])
+    with heap_of() as heap, pytest.raises(error):
+        _core._replay(heap, *columns, 0, False, None, table)
 
 
 # ---- Between batches ----
@@ -435,6 +456,19 @@ def test_progress_is_told_how_many_events_have_run():
     with heap_of() as heap:
         bsa.replay(churn(LONG), heap, progress=told.append)
     assert told == sorted(told) and told[-1] == LONG and len(told) > 5
+
+
+def test_a_region_that_progress_adds_is_counted_as_managed():
+    with heap_of() as heap:
+        before = heap.managed_bytes
+
+        def add_once(done):
+            if len(heap.sections) == 1:
+                heap.add_region(1 << 20)
+
+        timeline = bsa.replay(churn(200_000), heap, samples=10, progress=add_once)
+        assert timeline.managed == heap.managed_bytes > before
+        assert timeline.allocated[-1] + timeline.free[-1] == timeline.managed
 
 
 def test_an_exception_in_progress_ends_the_replay():
@@ -518,7 +552,7 @@ def test_memory_with_another_owner_is_left_alone_where_bad_events_are_skipped():
     blocks = []
     timeline = take_away(lambda heap, address: blocks.append(heap.block(address)), bad="skip")
     assert timeline.skipped == {"taken": 1}
-    assert (timeline.survivors, timeline.requested[0]) == (0, 0)
+    assert (timeline.survivors, timeline.requested[-1]) == (0, 0)
     timeline = take_away(lambda heap, address: heap.free(address), bad="skip")
     assert timeline.skipped == {"refused": 1}
 

@@ -22,7 +22,9 @@ from bsa.units import format_size
 from bsa.views import page_map
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium: apt-get install chromium"
+)
 
 
 def trace_of_two_threads():
@@ -108,6 +110,23 @@ def test_the_smallest_traces_have_a_report(events, tmp_path):
     assert "<h1>small.bsa</h1>" in (tmp_path / "r.html").read_text()
 
 
+def test_the_heap_can_be_chosen_as_for_a_replay(page_file, tmp_path):
+    trace = page_file.parent / "a <program> & more.bsa"
+    heap = ["--size=8M", "--page-size=8K", "--cpus=1"]
+    assert main(["report", str(trace), "-o", str(tmp_path / "r.html"), *heap]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "a cell is a page of 8 KiB" in text and "pages of 8 KiB" in text
+    assert "replayed on 1 slot<" in text
+    assert re.search(r"heap +8 MiB: [\d,]+ pages of 8 KiB", text)
+
+
+def test_a_heap_that_is_too_small_is_refused_with_what_would_do(page_file, tmp_path, capsys):
+    trace = page_file.parent / "a <program> & more.bsa"
+    assert main(["report", str(trace), "-o", str(tmp_path / "r.html"), "--size=1M"]) == 1
+    assert re.search(r"does not fit into 1M: event \d+ .*--size", capsys.readouterr().err)
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, capsys):
     missing = tmp_path / "nowhere" / "r.html"
     assert main(["report", str(tmp_path / "no trace"), "-o", str(missing)]) == 1
@@ -118,7 +137,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, capsys):
 
 
 def film_of(trace, **options):
-    return frames.film(study_of(trace, **options), lambda events_run: None)
+    return frames.film(study_of(trace, **options), lambda heap, steps: None)
 
 
 def unpacked(film):

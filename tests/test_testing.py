@@ -69,6 +69,8 @@ def test_a_handle_counts_requests_that_failed_too():
         (("malloc", "8"), "size is '8'"),
         (("malloc", 8.0), "size is 8.0"),
         (("free_many", 0), "handles is 0"),
+        (("on_oom", "sing"), "no such answer: 'sing'"),
+        (("nest", 0, 8), "handle 0"),
     ],
 )
 def test_a_step_that_cannot_be_done_is_the_programs_error(step, told):
@@ -133,6 +135,23 @@ def test_a_log_that_cannot_be_written_is_not_the_allocators_fault(tmp_path, monk
     monkeypatch.setenv("BSA_TESTING_LOG", str(tmp_path))
     with pytest.raises(ProgramError, match="BSA_TESTING_LOG"):
         run(("malloc", 8))
+
+
+@pytest.mark.parametrize("machine", ["allocator", "buddy", "slab"])
+@pytest.mark.parametrize("setup", [{}, {"cpus": 1, "regions": []}])
+def test_no_memory_to_ask_for_is_the_programs_error(machine, setup):
+    with pytest.raises(ProgramError, match='step 0.*has no "regions"'):
+        run(("malloc", 5000), machine=machine, setup=setup)
+    run(("extend", 0, 100000), ("malloc", 5000), machine=machine, setup=setup)
+
+
+def test_an_allocator_may_have_memory_of_its_own():
+    run(("malloc", 8), make_allocator=lambda: bsa.Allocator(100000, cpus=1), setup={})
+
+
+def test_a_block_without_room_for_a_heap_is_the_programs_error():
+    with pytest.raises(ProgramError, match="step 1.*no room"):
+        run(("alloc", 100), ("nest", 0, 8))
 
 
 def test_an_unknown_machine_is_the_programs_error():
@@ -226,13 +245,90 @@ def test_a_wrong_malloc_is_the_allocators_fault(malloc, told):
         ("free_pages", property(lambda self: 5), "free_pages"),
         ("unusable_index", lambda self, order: 0.5, "unusable_index"),
         ("close", lambda self: None, "closed"),
+        ("reset_peak", lambda self: None, "peaks"),
     ],
 )
 def test_any_other_wrong_method_is_the_allocators_fault_too(name, replacement, told):
     wrong = type("Wrong", (bsa.Allocator,), {name: replacement})
     steps = ("malloc", 48), ("malloc_many", 3, 20), ("alloc", 10), ("realloc", 0, 100)
+    steps += ("free", 0), ("trim",), ("reset_peak",), ("reopen",)
     with pytest.raises(AllocatorFault, match=told):
-        run(*steps, ("free", 0), ("trim",), ("reopen",), make_allocator=wrong)
+        run(*steps, make_allocator=wrong)
+
+
+# --- on_oom
+
+FULL = ("limit", 0), ("on_oom", "refuse"), ("malloc", 100)
+
+
+def asks(*answers):
+    """An allocator that does something with on_oom when a request has failed."""
+
+    class Asking(bsa.Allocator):
+        def malloc(self, size, *arguments, **options):
+            try:
+                return super().malloc(size, *arguments, **options)
+            except MemoryError:
+                for answer in answers if size == 100 else ():
+                    answer(self)
+                raise
+
+    return Asking
+
+
+class Mute(bsa.Allocator):
+    """Never asks on_oom."""
+
+    on_oom = None
+
+
+class Stubborn(bsa.Allocator):
+    """Serves though on_oom has refused."""
+
+    def malloc(self, size, *arguments, **options):
+        try:
+            return super().malloc(size, *arguments, **options)
+        except MemoryError:
+            self.limit = None
+            return super().malloc(size, *arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        (Mute, "on_oom was not asked"),
+        (asks(lambda heap: heap.on_oom(heap, 100)), "from within itself"),
+        (asks(lambda heap: heap.on_oom(heap, 99)), "bytes that on_oom is told is 99"),
+        (asks(lambda heap: heap.on_oom(None, 100)), "on_oom is given None"),
+        (Stubborn, "whether it was served"),
+    ],
+)
+def test_an_on_oom_asked_wrongly_is_the_allocators_fault(wrong, told):
+    with pytest.raises(AllocatorFault, match=told):
+        run(*FULL, make_allocator=wrong)
+
+
+def test_an_on_oom_asked_where_nothing_fails_is_the_allocators_fault():
+    class Chatty(bsa.Allocator):
+        def trim(self):
+            if self.on_oom is not None:
+                self.on_oom(self, 8)
+            return super().trim()
+
+    with pytest.raises(AllocatorFault, match="no request can have failed"):
+        run(("on_oom", "refuse"), ("trim",), make_allocator=Chatty)
+
+
+def test_what_on_oom_raises_must_come_through():
+    class Swallowing(bsa.Allocator):
+        def malloc(self, size, *arguments, **options):
+            try:
+                return super().malloc(size, *arguments, **options)
+            except Exception:
+                raise bsa.OutOfMemoryError from None
+
+    with pytest.raises(AllocatorFault, match=r"malloc\(\) raised OutOfMemoryError"):
+        run(("limit", 0), ("on_oom", "fail"), ("malloc", 100), make_allocator=Swallowing)
 
 
 class Forgiving(bsa.Allocator):

@@ -47,12 +47,15 @@ TestPages.settings = TestSlabs.settings = TestAll.settings = settings(stateful_s
 
 
 class OwnMemory(AllocatorMachine):
-    """Memory that the allocator has mapped itself, to which regions may be added."""
+    """Memory that the allocator has mapped itself, or has of a Block; regions may be added."""
 
     alignments = strategies.alignments(4096)  # how much more its address has differs
+    configurations = [{"nested": False}, {"nested": True}]
 
-    def make_allocator(self):
-        return bsa.Allocator(100000, cpus=2, limit=80000)
+    def make_allocator(self, nested):
+        with bsa.cpu(0):
+            memory = bsa.Allocator(1 << 18, cpus=1).alloc_pages(25) if nested else 100000
+        return bsa.Allocator(memory, cpus=2, limit=80000)
 
 
 TestOwnMemory = OwnMemory.TestCase
@@ -196,7 +199,8 @@ def test_a_program_that_does_not_fail_is_not_shrunk():
     with pytest.raises(ProgramError, match="does not fail"):
         shrink_program({"machine": "slab", "setup": {}, "steps": []})
     with pytest.raises(ProgramError, match="step 0.*handle 0"):
-        shrink_program({"machine": "slab", "setup": {}, "steps": [("free", 0)]})
+        setup = {"cpus": 1, "regions": [(0, 100000, None)]}
+        shrink_program({"machine": "slab", "setup": setup, "steps": [("free", 0)]})
 
 
 def test_a_misspelt_attribute_is_refused():

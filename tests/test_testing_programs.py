@@ -121,10 +121,57 @@ PROGRAMS = {
         {"page_size": 4096, "cpus": 1, "regions": [(0, 200000, (1 << 32) - 40000)]},
         [("alloc_pages_lowmem", 1), ("alloc_pages_lowmem", 4), ("alloc_pages_lowmem", 4)],
     ),
+    "the last low page ends where low memory does": (
+        "allocator",
+        {"page_size": 4096, "cpus": 1, "regions": [(0, 100000, (1 << 32) - 6 * 4096)]},
+        [("alloc_pages_lowmem", 1)] * 7,
+    ),
+    "an allocation that moves and shrinks leaves its new neighbour alone": (
+        "allocator",
+        ODD,
+        [("malloc_many", 3, 64), ("malloc", 200), ("free", 0), ("realloc", 3, 64)],
+    ),
     "a limit refuses what would fit": (
         "allocator",
         ODD,
         [("limit", 8192), ("malloc", 8), ("malloc", 4096), ("limit", None), ("malloc", 4096)],
+    ),
+    "a peak counts both places of an allocation that moves": (
+        "allocator",
+        ODD,
+        [("malloc", 100), ("realloc", 0, 5000), ("reset_peak",), ("alloc", 30), ("resize", 1, 90)]
+        + [("free", 0), ("malloc_many", 9, 40), ("export", 1), ("release_view", 1)]
+        + [("resize", 1, 9000)],
+    ),
+    "a Block that holds a heap stays as it is": (
+        "allocator",
+        ODD,
+        [("alloc", 9000), ("nest", 0, 24), ("nest", 0, 24), ("free_block", 0), ("resize", 0, 9)]
+        + [("detach", 0), ("reopen",), ("release_view", 0), ("nest", 0, 300), ("cpu", 1)]
+        + [("export", 0), ("release_view", 0), ("release_view", 0), ("free_block", 0)],
+    ),
+    "on_oom frees, for a request and for a resize": (
+        "allocator",
+        SMALL,
+        [("on_oom", "free"), ("malloc_many", 60, 100), ("alloc", 10), ("malloc", 2000)]
+        + [("resize", 60, 2000), ("malloc", 100000), ("alloc_pages", 4), ("alloc_from", 300)],
+    ),
+    "on_oom adds regions, until it does not": (
+        "allocator",
+        SMALL,
+        [("on_oom", "extend"), ("malloc", 3000), ("malloc", 3000), ("malloc_many", 90, 100)]
+        + [("alloc_pages_lowmem", 8), ("limit", 4096), ("malloc", 3000)],
+    ),
+    "on_oom raises or refuses, and nothing has changed": (
+        "allocator",
+        SMALL,
+        [("alloc", 10), ("on_oom", "fail"), ("malloc", 30000), ("resize", 0, 30000)]
+        + [
+            ("on_oom", "refuse"),
+            ("malloc_many", 90, 200),
+            ("resize", 0, 30000),
+            ("malloc", 1 << 60),
+        ],
     ),
 }
 

@@ -425,6 +425,15 @@ def test_times_at_the_end_of_lines_are_accepted(load):
     assert events_of(load(text)) == [(ALLOC, 0, 8, 0, 0), (FREE, 0, 0, 0, 0)]
 
 
+def test_all_operations_may_have_times_and_bytes_that_were_in_memory(load, trace):
+    """As Android writes them today: a start, an end, and at the end of a block what it had."""
+    lines = [line + b" 170 180" for line in TEXT.splitlines()]
+    lines[5] = b"186: thread_done 0x0 190"
+    for freeing in (2, 3, 6):
+        lines[freeing] += b" 64"
+    assert load(b"\n".join(lines) + b"\n") == trace
+
+
 def test_lines_may_end_as_on_windows(load, trace):
     assert load(TEXT.replace(b"\n", b"\r\n")) == trace
 
@@ -487,7 +496,7 @@ def test_an_alignment_that_is_no_power_of_two_is_rounded_up(load):
         ("1: calloc 0x10 4294967296 4294967296", "expected a count times a size below 2^64"),
         ("1: realloc 0x10 8", "expected a size, found the end"),
         ("1: memalign 0x10 4294967296 8", "expected an alignment up to 2^31"),
-        ("1: malloc 0x10 8 9 10 11", "expected the end of the line, found '11'"),
+        ("1: malloc 0x10 8 9 10 11 12", "expected the end of the line, found '12'"),
         ("1: malloc 0x10 8 junk", "expected a time or the end of the line, found 'junk'"),
         ("1: malloc 0x10 \x00\x01", "expected a size, found '??'"),
         ("1: malloc 0x10 " + "é" * 40, "expected a size, found '????"),
@@ -658,3 +667,20 @@ def test_a_recorded_trace_of_a_real_program_is_whole(name):
 
 def test_the_recorded_traces_are_small():
     assert sum(path.stat().st_size for path in TRACES.iterdir()) < 3_000_000
+
+
+# ---- What is shown ----
+
+
+@pytest.mark.parametrize(
+    "meta, text",
+    [
+        ({"status": 0, "cut": False}, "peak 100 bytes>"),
+        ({"status": 139}, "peak 100 bytes, of a program that failed: status 139>"),
+        ({"status": 0, "cut": True}, "peak 100 bytes, cut short>"),
+        ({"status": 1, "cut": True}, "failed: status 1, cut short>"),
+    ],
+)
+def test_the_repr_tells_of_trouble_with_the_recording(meta, text):
+    trace = bsa.Trace.from_events(EVENTS[:1], meta=meta)
+    assert repr(trace).endswith(text)

@@ -291,7 +291,7 @@ def test_a_trace_shows_its_figures_and_sizes(trace):
         "2: thread 0 66.7 %, thread 1 33.3 %",
     ):
         assert shown in text
-    for shown in ("2.97 KiB, after event 2", "command a", "up to 128 B: 1 requests, 25.0 %"):
+    for shown in ("2.97 KiB, after event 2", "command a", "up to 128 B: 1 request, 25.0 %"):
         assert shown in text
     svg = "{http://www.w3.org/2000/svg}"
     assert tree.find(f"{svg}svg/{svg}title").text == "Sizes and lifetimes"

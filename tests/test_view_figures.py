@@ -70,6 +70,40 @@ def test_without_axes_the_current_ones_are_used(pyplot, seen, name):
 
 
 @needs_matplotlib
+def test_all_sections_are_below_each_other(pyplot):
+    with bsa.Allocator(1 << 20, cpus=1) as heap:
+        heap.add_region(1 << 18)
+        view = views.heap_map(heap)
+    ax = view.plot()
+    (drawn,) = ax.collections
+    first, second = view.maps
+    width = max(first.row_bytes, second.row_bytes)
+    assert ax.get_xlim() == (0, width)
+    spans = sum(span.end - span.start for part in view.maps for row in part.rows for span in row)
+    lengths = [path.vertices[:, 0].max() - path.vertices[:, 0].min() for path in drawn.get_paths()]
+    assert sum(lengths) == spans == first.size + second.size
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[0] == "section 0: 0x0" and "section 1: 0x0" in labels
+
+
+@needs_matplotlib
+def test_the_indices_are_beside_the_free_blocks(pyplot, seen):
+    ax = seen["orders"].plot()
+    titles = {text.get_text() for text in ax.texts}
+    assert {panel.title for panel in seen["orders"].panels()} == titles
+    free, unusable, extfrag = (mesh.get_array() for mesh in ax.collections)
+    assert unusable.ravel().tolist() == [v for row in seen["orders"].unusable for v in row]
+    assert (free.max(), extfrag.min()) == (1, 0)
+
+
+@needs_matplotlib
+def test_the_classes_are_in_the_order_of_their_sizes_from_the_top(pyplot, seen):
+    ax = seen["slabs"].plot()
+    sizes = [int(label.get_text()) for label in ax.get_yticklabels()]
+    assert sizes == sorted(sizes, reverse=True) and ax.get_ylim()[0] == 0, "the last one on top"
+
+
+@needs_matplotlib
 def test_lifetimes_have_a_plot_of_their_own(pyplot, seen):
     ax = pyplot.gca()
     assert seen["histograms"].plot_lifetimes() is ax

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import bsa
+from bsa.births import Steps
 from bsa import views
 from helpers import aligned
 
@@ -87,6 +88,20 @@ def test_a_free_block_is_pinned_by_nothing():
     with bsa.Allocator(1 << 20) as heap:
         assert len(bsa.pins(heap, 3)) == 0
         assert bsa.pins(heap, 3).size == 0
+        assert "none, already free" in repr(bsa.pins(heap, 3))
+        assert "already free" in views.pins_map(heap, 3).picture().description
+
+
+def test_pins_are_a_sequence():
+    with bsa.Allocator(aligned(1 << 20), cpus=1) as heap:
+        while heap.free_pages:
+            heap.malloc(4096)
+        found = bsa.pins(heap, 2)
+        pins = list(found)
+        assert len(pins) == len(found) == 4
+        assert found[:2] == tuple(pins[:2]) and found[-1] == pins[-1]
+        with pytest.raises(IndexError):
+            found[4]
 
 
 @pytest.mark.parametrize("order", [-1, 21, 12])
@@ -211,3 +226,30 @@ def test_the_slot_of_the_thread_is_what_it_was_after_a_replay():
     with bsa.Allocator(1 << 20, cpus=4) as heap, bsa.cpu(3):
         bsa.replay_births(trace, heap)
         assert bsa.current_cpu() == 3
+
+
+def test_births_can_be_looked_at_after_any_event():
+    trace = random_trace(5, 2)
+    with bsa.Allocator(8 << 20, cpus=2) as heap:
+        steps = Steps(trace, heap)
+        for event in (0, 1, 7, 7, 300, 600):
+            steps.run(event)
+            births = steps.births()
+            assert sorted(map(tuple, births.values())) == survivors(trace[:event])
+            assert sorted(births) == sorted(a for a, _, _ in heap.walk())
+
+
+def test_births_of_an_empty_trace_are_none():
+    with bsa.Allocator(1 << 20) as heap:
+        assert bsa.replay_births(bsa.Trace.from_events([]), heap) == {}
+
+
+def test_births_are_of_a_trace_that_fits():
+    huge = bsa.Trace.from_events([(1, 0, 10, 0, 0), (1, 1, 2 << 20, 0, 0)])
+    with bsa.Allocator(1 << 20) as heap:
+        with pytest.raises(bsa.OutOfMemoryError, match="event 1"):
+            bsa.replay_births(huge, heap)
+        with pytest.raises(TypeError, match="list"):
+            bsa.replay_births([], heap)
+        with pytest.raises(TypeError, match="bytes"):
+            bsa.replay_births(huge, b"")

@@ -10,7 +10,7 @@ import pytest
 import bsa
 from bsa import views
 from bsa.timeline import NUMBERS, ORDERS
-from bsa.views import colours, frame
+from bsa.views import frame, memory
 from bsa.views.histograms import bars
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,13 +64,24 @@ def test_the_bands_add_up_to_the_heap(timeline):
         assert free[k] == timeline.free[sample]
 
 
-def test_each_band_is_an_area_with_its_name(timeline):
-    assert titles(parsed(views.memory_timeline(timeline))) == [
-        "requested",
-        "lost by rounding up",
-        "held beyond that",
-        "free",
-    ]
+def test_each_band_is_an_area_of_the_colour_in_the_legend(timeline):
+    root = parsed(views.memory_timeline(timeline))
+    areas = [polygon.get("fill") for polygon in root.iter(SVG + "polygon")]
+    texts = [text.text for text in root.iter(SVG + "text")]
+    assert areas == [paint.colour for _, paint in memory._BANDS]
+    assert {"requested", "lost by rounding up", "held beyond that", "free"} <= set(texts)
+
+
+def test_a_pointer_over_the_bands_is_told_the_sample_under_it(timeline):
+    said = titles(parsed(views.memory_timeline(timeline)))
+    at = {event: sample for sample, event in enumerate(timeline.event)}
+    for zone, text in enumerate(said):
+        event = int(text.split()[1].strip(":").replace(",", ""))
+        middle = (zone + 0.5) * timeline.events / len(said)
+        assert abs(event - middle) <= timeline.events / len(timeline)
+        requested = bsa.units.format_size(timeline.requested[at[event]])
+        assert f": {requested} requested (" in text
+    assert len(said) > 50
 
 
 def test_of_a_heap_that_is_hardly_used_only_the_lower_part_is_drawn(trace):
@@ -89,39 +100,60 @@ def test_telling_samples_keep_the_extremes():
     assert {0, 33_333, 44_444, 49_999} <= set(chosen)
 
 
+def test_a_timeline_is_saved_as_its_picture(timeline, tmp_path):
+    timeline.save(tmp_path / "timeline.svg")
+    written = (tmp_path / "timeline.svg").read_text(encoding="utf-8")
+    assert written == str(views.memory_timeline(timeline).picture())
+    with pytest.raises(bsa.InvalidParamError, match="timeline.pdf"):
+        timeline.save(tmp_path / "timeline.pdf")
+
+
 # --- orders over time ---
 
 
 def test_the_rows_of_the_order_map_are_orders_and_its_shades_are_counts(timeline):
-    view = views.order_map(timeline)
-    free, unusable, extfrag = view.tables()
-    assert len(free) == len(unusable) == len(extfrag) == 10, "4 MiB less metadata"
+    free, unusable, extfrag = views.order_map(timeline).panels()
+    assert (
+        len(free.values) == len(unusable.values) == len(extfrag.values) == 10
+    ), "4 MiB less metadata"
     counts = timeline.free_blocks
-    for order, row in enumerate(free):
-        for sample, share in enumerate(row):
-            count = counts[sample][order]
-            assert (share == 0) == (count == 0)
-            assert 0 <= share <= 1
-        assert list(unusable[order]) == list(timeline.unusable_index(order))
-    assert max(map(max, free)) == 1
+    for order, row in enumerate(free.values):
+        assert list(row) == [sample[order] for sample in counts]
+        assert all((free.share(count) == 0) == (count == 0) for count in row)
+        assert list(unusable.values[order]) == list(timeline.unusable_index(order))
+    shares = [free.share(count) for row in free.values for count in row]
+    assert max(shares) == 1 and min(shares) >= 0
 
 
 def test_only_a_request_that_would_fail_has_a_fragmentation_index(timeline):
-    _, _, extfrag = views.order_map(timeline).tables()
-    for order, row in enumerate(extfrag):
-        for value, index in zip(row, timeline.extfrag_index(order)):
-            assert (value > 0) == (index >= 0)
+    _, _, extfrag = views.order_map(timeline).panels()
+    for order, row in enumerate(extfrag.values):
+        assert list(row) == list(timeline.extfrag_index(order))
+        assert all((extfrag.share(value) > 0) == (value >= 0) for value in row)
 
 
 def test_spans_of_the_order_map_cover_the_events(timeline):
     view = views.order_map(timeline)
-    _, unusable, _ = view.tables()
-    always = [[1.0] * len(timeline)]
-    ((span,),) = view.rows(always, colours.BLUE)
-    assert (span.start, span.end) == (0, timeline.events)
-    for row in view.rows(unusable, colours.BLUE):
+    free, unusable, _ = view.panels()
+    always = unusable._replace(values=tuple((1.0,) * len(timeline) for _ in unusable.values))
+    for (span,) in view.rows(always):
+        assert (span.start, span.end) == (0, timeline.events)
+    for row in view.rows(unusable):
         ends = [span.end for span in row]
         assert all(end <= span.start for end, span in zip(ends, row[1:]))
+
+
+def test_a_pointer_over_the_order_map_is_told_the_values():
+    trace = bsa.Trace.from_events([(1, 0, 4096, 0, 0)])
+    with bsa.Allocator(4 << 20, cpus=1) as heap:
+        timeline = bsa.replay(trace, heap)
+        counts = heap.free_blocks()
+    said = titles(parsed(views.order_map(timeline)))
+    for order in range(10):
+        if counts[order]:
+            block = bsa.units.format_size(4096 << order)
+            text = f"order {order}: {block}, events 0 to 1: {bsa.units.counted(counts[order], 'free block')}"
+            assert text in said
 
 
 # --- histograms ---
@@ -133,7 +165,7 @@ def test_bars_are_the_requests_by_size(trace):
     for size in (event.size for event in trace if event.op != bsa.TraceOp.FREE):
         counted[1 << (size - 1).bit_length() if size else 0] += 1
     for power, count in counted.items():
-        text = f"up to {bsa.units.format_size(power)}: {count:,} requests"
+        text = f"up to {bsa.units.format_size(power)}: {bsa.units.counted(count, 'request')}"
         assert any(title.startswith(text) for title in titles(root)), text
     frees = sum(event.op == bsa.TraceOp.FREE for event in trace)
     assert any(f"{frees:,} freed blocks" in text.text for text in root.iter(SVG + "text"))
@@ -149,6 +181,15 @@ def test_the_heights_of_bars_are_their_counts():
         for text in ("up to 16 B", "up to 4 KiB")
     )
     assert high == pytest.approx(3 * low, abs=0.2)
+
+
+def test_one_request_is_no_plural_and_no_heading_is_cut():
+    trace = bsa.Trace.from_events([(1, 0, 100, 0, 0), (4, 0, 0, 0, 0)])
+    root = parsed(views.histograms(trace))
+    texts = [text.text for text in root.iter(SVG + "text")]
+    assert "Sizes asked for: 1 request" in texts and "Lifetimes in events: 1 freed block" in texts
+    assert "median 1 event; 0 blocks never freed" in texts
+    assert not any("…" in text for text in texts)
 
 
 def test_between_two_bars_there_are_all_powers():
@@ -185,6 +226,18 @@ def test_all_rows_of_a_comparison_are_shown(comparison):
     html = ElementTree.fromstring(comparison._repr_html_())
     assert [row[0].text for row in html.iter("tr")][1:] == list(comparison)
     assert len(html.find(f"{SVG}svg").findall(f"{SVG}line")) >= len(comparison) - 1
+
+
+def test_every_picture_has_a_title_and_a_description(trace, timeline, comparison):
+    for view in (
+        views.memory_timeline(timeline),
+        views.order_map(timeline),
+        views.histograms(trace),
+        views.comparison_bars(comparison),
+    ):
+        root = parsed(view)
+        assert root.get("role") == "img"
+        assert root.find(SVG + "title").text and root.find(SVG + "desc").text
 
 
 # --- what Jupyter shows ---

@@ -91,7 +91,25 @@ def test_the_map_has_a_title_and_a_description(heap):
 def test_each_section_has_a_map(heap):
     heap.add_region(1 << 18)
     tree = parsed(allocator_html(heap))
-    assert [title.text for title in tree.iter(f"{SVG}title")] == ["Section 0", "Section 1"]
+    titles = [picture.find(f"{SVG}title").text for picture in tree.iter(f"{SVG}svg")]
+    assert titles == ["Section 0", "Section 1"]
+
+
+def test_a_pointer_over_the_map_is_told_what_lies_there(heap):
+    block = heap.alloc_pages(64)
+    (section,) = heap.sections
+    (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
+    texts = [shape[0].text for shape in picture.iter() if len(shape) == 1]
+    states = section.page_states()
+    assert len(texts) == -(-len(states) // 48)
+    for index, text in enumerate(texts):
+        pages = states[48 * index : 48 * (index + 1)]
+        start = section.start - section.region_start + 48 * index * PAGE
+        assert text.startswith(f"{start:#x} to {start + len(pages) * PAGE:#x}: ")
+        for state, name in ((0, "free"), (1, "page blocks")):
+            share = f"{100 * pages.count(state) / len(pages):.1f} % {name}"
+            assert (share in text) == (state in pages)
+    block.free()
 
 
 def test_a_fragment_stays_small_with_many_sections():
@@ -213,6 +231,22 @@ def test_pins_are_listed_and_of_many_some():
         lines = [div.text for div in parsed(few._repr_html_())]
         assert lines[1:] == [f"{pin.address:#x}: pages, 4 KiB" for pin in few]
         assert parsed(many._repr_html_())[-1].text == "and 44 more"
+
+
+def test_a_replay_shows_how_it_went_without_being_asked_to(heap):
+    churn = [(bsa.TraceOp.ALLOC, 0, 5000, 0, 0), (bsa.TraceOp.FREE, 0, 0, 0, 0)] * 20
+    timeline = bsa.replay(bsa.Trace.from_events(churn), heap)
+    assert len(timeline) == 40 and max(timeline.requested) == 5000
+    assert "5,000 B" in timeline._repr_html_() or "4.88 KiB" in timeline._repr_html_()
+
+
+def test_the_repr_of_a_view_is_one_short_line(heap):
+    blocks = [heap.malloc(16 * k) for k in range(1, 60)]
+    shown = repr(bsa.views.slab_strips(heap))
+    assert shown.startswith("<bsa.views.SlabStrips: 16 bytes: 1 slab, ")
+    assert len(shown) < 160 and "\n" not in shown
+    for address in blocks:
+        heap.free(address)
 
 
 @pytest.mark.parametrize("kind", ["section", "slab", "pins"])

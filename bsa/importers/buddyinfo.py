@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from bsa.importers.history import expected, lines
 
-_LINE = re.compile(rb"Node +(\d+), +zone +(\S+)((?: +\d+)+)\s*")
+# At most 64 orders: what has more is no memory's, and a block of 2^1000000 pages takes long to count.
+_LINE = re.compile(rb"Node +(\d+), +zone +(\S+)((?: +\d+){1,64})\s*")
 
 
 class Zone(NamedTuple):

@@ -1,6 +1,7 @@
 """heaptrack's files: every malloc and free of a program, raw or interpreted.
 
-Format (version 3, which heaptrack 1.4 writes): lines of a letter and hexadecimal numbers.
+Format (version 3, which heaptrack 1.4 and 1.5 write; versions 1 and 2, of heaptrack 1.0 and 1.1, are
+the same in all that is read): lines of a letter and hexadecimal numbers.
 
     v 10400 3         version of heaptrack, of the format
     X ./program       the command; it may go on over several lines, up to the line I
@@ -9,7 +10,8 @@ Format (version 3, which heaptrack 1.4 writes): lines of a letter and hexadecima
     a 64 8            interpreted: a kind of allocation, numbered from 0: bytes, backtrace
     + 2               interpreted: an allocation of that kind
     - 2               interpreted: a free of a block of that kind
-    t s i m x c R ... backtraces, names, times: passed over
+    A                 heaptrack was attached to a program that ran already: passed over
+    t s i m x c R S # backtraces, names, times ...: passed over
 
 `heaptrack --raw` writes raw files, plain `heaptrack` interpreted ones; both compress them, by zstd
 or gzip. In an interpreted file blocks have no names: of the live blocks of a kind (same size, same
@@ -26,7 +28,8 @@ from bsa.importers.history import ALLOC, FREE, Events, expected, lines, settle
 
 BAD = "skip"  # blocks that were there before heaptrack came are freed, too
 
-_START = re.compile(rb"v [0-9a-f]+(?: [0-9a-f]+)?\r?\n")
+_START = re.compile(rb"v [0-9a-f]+(?: ([0-9a-f]+))?\r?\n")
+_VERSION = 3  # the last one there is
 _PASSED_OVER = frozenset(b"#ARSXciImpstvx")
 
 
@@ -36,8 +39,7 @@ def recognises(data):
 
 def read(data, bad):
     """The columns and meta of a heaptrack file."""
-    if not recognises(data):
-        raise expected(1, "the version of heaptrack, v and one or two numbers", data[:32])
+    _check_version(data)
     source = _Source()
     rows = enumerate(lines(data), 1)
     for line, row in rows:
@@ -55,6 +57,14 @@ def read(data, bad):
             raise expected(line, "a line of heaptrack", row)
     columns, counts = settle(source.events, bad)
     return columns, {**source.meta, **counts}
+
+
+def _check_version(data):
+    start = _START.match(data)
+    if start is None:
+        raise expected(1, "the version of heaptrack, v and one or two numbers", data[:32])
+    if int(start[1] or b"0", 16) > _VERSION:
+        raise expected(1, f"a format of version {_VERSION} or before", start[0])
 
 
 def _pass_over_command(line, rows):

@@ -15,6 +15,8 @@ numbers. Functions here raise ValueError for bad data, with the line in its text
 
 from array import array
 
+from bsa.units import counted
+
 ALLOC, ZALLOC, REALLOC, FREE = 1, 2, 3, 4  # the values of TraceOp, which bsa.trace has
 
 BAD = ("raise", "skip")
@@ -108,8 +110,12 @@ def renumbered(columns, *, keep=True):
 
 def odd_counts(meta):
     """What was bad, in words; nothing if nothing was."""
-    names = [name for name in _REFUSALS if meta.get(name)]
-    return ", ".join(f"{meta[name]} {name.replace('_', ' ')}" for name in names)
+    counts = {name: meta.get(name) for name in _REFUSALS}
+    return ", ".join(
+        counted(count, name[:-1].replace("_", " "))
+        for name, count in counts.items()
+        if isinstance(count, int) and count
+    )
 
 
 class _Oddities:

@@ -1,7 +1,8 @@
 """Compressed files: zip archives of one file, gzip and xz; recognised by their first bytes.
 
-gzip and xz are read as files are: decompress() of these modules copies all that is left after each
-member, so that many small ones take quadratic time.
+All are read piece by piece. decompress() of these modules would copy all that is left after each
+member, so that many small ones take quadratic time; and some kilobytes can be made to unpack to more
+than any memory. So there is a bound: MOST bytes, or more if the file itself is large.
 """
 
 import gzip
@@ -9,6 +10,10 @@ import io
 import struct
 import zipfile
 import zlib
+
+MOST = 1 << 30  # bytes that any file may unpack to
+RATIO = 100  # times its own size; texts of traces are compressed to a tenth, rarely to a fiftieth
+_PIECE = 1 << 20
 
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -22,10 +27,25 @@ def unpacked(data):
     return data
 
 
+def _read(file, data):
+    """All that the file unpacks to, of which `data` are the bytes."""
+    most, pieces, size = max(MOST, RATIO * len(data)), [], 0
+    while piece := file.read(_PIECE):
+        size += len(piece)
+        if size > most:
+            raise ValueError(
+                f"offset 0: {len(data):,} bytes unpack to more than {most:,}: unpack them yourself "
+                "if they are to be read"
+            )
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 def _unzip(data):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.read(_only_member(archive))
+            with archive.open(_only_member(archive)) as file:
+                return _read(file, data)
     # What zipfile raises for bad archives, beside ValueError.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error) as error:
         raise ValueError(f"damaged zip archive: {error}") from None
@@ -43,7 +63,7 @@ def _only_member(archive):
 def _gunzip(data):
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            return file.read()
+            return _read(file, data)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise ValueError(f"damaged gzip file: {error}") from None
 
@@ -55,7 +75,7 @@ def _unxz(data):
         raise ValueError("offset 0: compressed by xz, which this Python cannot read") from None
     try:
         with lzma.LZMAFile(io.BytesIO(data)) as file:
-            return file.read()
+            return _read(file, data)
     except (lzma.LZMAError, EOFError) as error:
         raise ValueError(f"damaged xz file: {error}") from None
 

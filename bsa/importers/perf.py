@@ -5,21 +5,30 @@
 
 Format (Linux, include/trace/events/kmem.h and Documentation/trace/events-kmem.rst): a line an
 event, of which the CPU in brackets, the page frame number (decimal, in newer kernels hexadecimal)
-and the order are read. The text of ftrace (`trace_pipe`) is the same in these.
+and the order are read.
 
     dd 6429 [003] 22.498450: kmem:mm_page_alloc: page=0x176a17 pfn=1534487 order=0 migratetype=0 ...
     dd 6429 [003] 22.498467: kmem:mm_page_free: page=0x176a17 pfn=1534487 order=0
 
+The text of ftrace (`trace`, `trace_pipe`) and of `trace-cmd report` is the same in these. So is what
+perf and trace-cmd write of a kernel whose formats they do not understand, with the fields as stored:
+
+    dd-6429 [003] 22.498450: mm_page_alloc: [FAILED TO PARSE] pfn=0x176a17 order=0 gfp_flags=...
+
+Before Linux 3.3 there are mm_page_free_direct and mm_pagevec_free instead of mm_page_free; together
+they are the same.
+
 An allocation of order o becomes an ALLOC of 4096 * 2^o bytes (`scaled(4)` is right for pages of 16
 KiB); each CPU is a thread, as the page allocator's lists are per CPU; without CPUs all is thread 0.
 A block that is freed in pieces (the kernel may split it) lives until its last piece is freed; frees
-of another order than the block's are counted as pieces. Failed allocations (page frame 0) are
-counted as skipped. Other events (mm_page_free_batched, which only repeats mm_page_free, among
+of another order than the block's are counted as pieces. Failed allocations (page frame 0, or -1 as
+stored) are counted as skipped; and so are, as lost, the events of which the source says that it lost
+them. Other events (mm_page_free_batched, which only repeats mm_page_free, among
 them), call chains, comments and empty lines are passed over.
 
 Lost: the physical address, the type of memory asked for (gfp_flags, migratetype), natural
 alignment, processes, times and callers. A source of this kind sees only a part: what was allocated
-before it began is freed in it. If perf was too slow and lost events, it says so on its own.
+before it began is freed in it. What perf itself lost, `perf script --show-lost-events` tells.
 """
 
 import re
@@ -31,9 +40,13 @@ BAD = "skip"
 PAGE = 4096
 _MAX_ORDER = 20  # more than any kernel has
 
-_EVENT = re.compile(rb"\bmm_page_(alloc|free): ")
-_FIELDS = re.compile(rb" *page=\S+ pfn=(0x)?([0-9a-f]+) order=(\d+)(?=\s|$)")
-_OTHER = re.compile(rb"\s*(?:$|#|=>|[0-9a-f]+ )|.*\d\.\d+: +\S")
+_FAILED = {0, (1 << 64) - 1, (1 << 32) - 1}  # page frames of allocations that failed
+_EVENT = re.compile(rb"\bmm_page(?:_(alloc|free)|_free_direct|vec_free): ")
+_FIELDS = re.compile(
+    rb" *(?:page= *\S+|\[FAILED TO PARSE\]) pfn=(0x)?([0-9a-f]+) order=(\d+)(?=\s|$)"
+)
+_LOST = re.compile(rb"\[LOST (\d+) EVENTS\]|\[(\d+) EVENTS DROPPED\]|PERF_RECORD_LOST lost (\d+)")
+_OTHER = re.compile(rb"\s*(?:$|#|=>|[0-9a-f]+ |cpus=\d)|.*\d\.\d+: +\S")
 
 
 def recognises(data):
@@ -44,13 +57,15 @@ def read(data, bad):
     """The columns and meta of a text that `perf script` or ftrace wrote."""
     pages = _Pages()
     for line, row in enumerate(lines(data), 1):
-        event = _EVENT.search(row)
-        if event:
+        if event := _EVENT.search(row):
             pages.event(line, row, event)
+        elif lost := _LOST.search(row):
+            pages.lost += int(lost[lost.lastindex])
         elif not _OTHER.match(row):
             raise expected(line, "an event, a call chain or a comment", row)
     columns, counts = settle(pages.events, bad)
-    return columns, {"skipped": pages.failed, "pieces": pages.pieces, **counts}
+    counted = {"skipped": pages.failed, "pieces": pages.pieces, "lost": pages.lost}
+    return columns, {**counted, **counts}
 
 
 def _cpu(head):
@@ -64,7 +79,7 @@ class _Pages:
 
     def __init__(self):
         self.events = Events()
-        self.failed = self.pieces = 0
+        self.failed = self.pieces = self.lost = 0
         self._live = {}  # first page: [order, pages not yet freed]
 
     def event(self, line, row, event):
@@ -82,9 +97,9 @@ class _Pages:
     def _add(self, line, cpu, what, pfn, order):
         if order > _MAX_ORDER:
             raise ValueError("no such order")
-        if what == b"free":
+        if what != b"alloc":
             self._free(line, cpu, pfn, order)
-        elif pfn == 0:
+        elif pfn in _FAILED:
             self.failed += 1
         else:
             self._live[pfn] = [order, 1 << order]

@@ -1,17 +1,16 @@
 """`python -m bsa report FILE -o report.html`: all that can be seen of a trace, on one page.
 
-The trace is replayed several times: for the study and its timeline; with looks at the pages, for
-the scrubber; to the peak, for the pictures of the heap as it is there; and in other heaps, to
-compare.
+The trace is replayed several times: for the study and its timeline; step by step, for the frames of
+the scrubber and for pictures of the heap at its peak; and in other heaps, to compare.
 """
 
 import pathlib
 from html import escape
 
-from bsa import output_file, views
-from bsa._core import Allocator, InvalidParamError
-from bsa.births import replay_births
+from bsa import options, output_file, views
+from bsa._core import InvalidParamError
 from bsa.compare import compare
+from bsa.html import comparison_table, fragment
 from bsa.progress import Progress
 from bsa.replay_command import facts_of, table
 from bsa.report.frames import film, peak_moment
@@ -22,20 +21,18 @@ from bsa.trace import Trace
 from bsa.units import counted, format_size
 
 _PAGE_SIZES = (1024, 4096, 16384)
-_VIEWS_OF_HEAP = 6
 
 
-def report(trace, name):
-    """The page as HTML. Errors are those of study()."""
+def report(trace, name, **heap):
+    """The page as HTML. `heap`: size, page_size and cpus, as for study(), whose errors it has."""
     with Progress() as progress:
-        result = study(trace, name, progress)
+        result = study(trace, name, progress, **heap)
         sections = [
-            _through_time(result, progress),
-            _at_the_peak(result, progress),
+            *_filmed(result, progress),
             _over_time(result),
             _of_the_trace(result),
         ]
-    sections.append(_other_heaps(trace))
+    sections.append(_other_heaps(result))
     subtitle = (
         f"{counted(len(trace), 'event')} of {counted(trace.threads, 'thread')}, "
         f"replayed on {counted(result.cpus, 'slot')}"
@@ -46,20 +43,28 @@ def report(trace, name):
 # ---- The parts of the page ----
 
 
-def _through_time(study, progress):
-    pages = film(study, _step(progress, "look at the heap", len(study.trace)))
+def _filmed(study, progress):
+    """The heap through time, and at its peak: what one replay shows."""
+    trace, pictures = study.trace, []
+    peak = peak_moment(trace)
+    step = progress.step("look at the heap", len(trace)) or (lambda done: None)
+
+    def at_frame(heap, steps):
+        step(steps.done)
+        if steps.done == peak:
+            pictures.extend(view._repr_html_() for view in _views_of(heap, steps.births()))
+
+    pages = film(study, at_frame)
+    return _through_time(study, pages, peak), _at_the_peak(trace, pictures)
+
+
+def _through_time(study, pages, peak):
     note = (
         f"Lowest address first; {_cell(pages.pages_per_cell, study.end.timeline.page_size)}. A "
         "slab that is being filled is no empty one, even while it has no objects. Move the slider, "
         "or press the left and right arrow keys."
     )
-    body = scrubber(pages, peak_moment(study.trace))
-    return Section("through-time", "The heap through time", note, body)
-
-
-def _step(progress, label, total):
-    """Tells of progress, where somebody watches."""
-    return progress.step(label, total) or (lambda done: None)
+    return Section("through-time", "The heap through time", note, scrubber(pages, peak))
 
 
 def _cell(pages, page_size):
@@ -70,16 +75,8 @@ def _cell(pages, page_size):
     )
 
 
-def _at_the_peak(study, progress):
-    trace, page_size = study.trace, study.end.timeline.page_size
+def _at_the_peak(trace, pictures):
     event, size = trace.peak
-    step = _step(progress, "draw the heap", _VIEWS_OF_HEAP)
-    with Allocator(study.size, page_size=page_size, cpus=study.cpus) as heap:
-        births = replay_births(trace[: event + 1], heap)
-        pictures = []
-        for view in _views_of(heap, births):
-            pictures.append(view._repr_html_())
-            step(len(pictures))
     note = (
         f"After event {event:,}, when {format_size(size)} were live: the most there ever were. The "
         "first map shows pages, the second one objects, and what is lost by rounding up."
@@ -118,10 +115,16 @@ def _of_the_trace(study):
     return Section("trace", "The trace in figures", "What was asked for, and its cost.", body)
 
 
-def _other_heaps(trace):
-    heaps = {f"pages of {format_size(size)}": {"page_size": size} for size in _PAGE_SIZES}
-    comparison = compare(trace, heaps)
-    body = f'<div class="wide">{comparison._repr_html_()}</div>'
+def _other_heaps(study):
+    mine = study.end.timeline.page_size
+    heaps = {
+        f"pages of {format_size(size)}": {"page_size": size, "cpus": study.cpus}
+        for size in sorted({*_PAGE_SIZES, mine})
+    }
+    heaps[f"pages of {format_size(mine)}"]["size"] = study.smallest  # found already
+    comparison = compare(study.trace, heaps)
+    table = fragment("Needs and losses, when most pages are in use", comparison_table(comparison))
+    body = f'<div class="wide">{table}</div>{views.comparison_bars(comparison)._repr_html_()}'
     note = (
         "The same trace in the smallest heap that is enough, for some page sizes; and how far "
         "other allocators would reach (models of where they place blocks)."
@@ -141,9 +144,9 @@ def add_parser(subparsers):
         "through time and at its peak, its losses, the trace's sizes and lifetimes, other heaps.",
         epilog="Example: python3 -m bsa report work.bsa -o work.html",
     )
-    parser.add_argument(
-        "file", metavar="FILE", type=pathlib.Path, help="a trace file, as record saves it"
-    )
+    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=options.TRACE)
+    options.add_bad(parser)
+    options.add_heap(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -158,7 +161,7 @@ def add_parser(subparsers):
 def run(args):
     """The command `report`."""
     output_file.check(args.output)
-    html = report(Trace.load(args.file), args.file.name)
+    html = report(Trace.load(args.file, bad=args.bad), args.file.name, **options.heap_of(args))
     output_file.write(args.output, html.encode("utf-8", "replace"))
     print(f"The report: {args.output} (any browser shows it)")
     return 0

@@ -6,11 +6,11 @@ heap and the trace.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, islice
+from itertools import groupby
 from typing import NamedTuple
 
 from bsa._core import Allocator
-from bsa.births import replay_births
+from bsa.births import Steps
 from bsa.svg import Paint
 from bsa.views import page_map
 
@@ -48,19 +48,17 @@ class Film:
         return texts
 
 
-def film(study, step):
-    """Replay the trace of a Study in a heap like the study's, and look at it at FRAMES moments, at
-    the beginning and at the peak: a Film. `step(events_run)` is called at each frame."""
-    live = _live_bytes(study)
+def film(study, at_frame):
+    """Run the trace of a Study in a heap like the study's, and look at it at FRAMES moments, at the
+    beginning and at the peak: a Film. `at_frame(heap, steps)` is called at each, with the heap and
+    the Steps that have brought it there."""
     page_size = study.end.timeline.page_size
     with Allocator(study.size, page_size=page_size, cpus=study.cpus) as heap:
-        camera = _Camera(heap)
-
-        def look(events_run):
-            camera.take(events_run, live[events_run])
-            step(events_run)
-
-        replay_births(_watched(study.trace, sorted(live), look), heap)
+        steps, camera = Steps(study.trace, heap), _Camera(heap)
+        for event, live in sorted(_live_bytes(study).items()):
+            steps.run(event)
+            camera.take(event, live)
+            at_frame(heap, steps)
     return camera.film()
 
 
@@ -76,15 +74,6 @@ def _live_bytes(study):
     samples = {max(len(timeline) * k // FRAMES - 1, 0) for k in range(1, FRAMES + 1)}
     live = {timeline.event[sample]: timeline.requested[sample] for sample in samples}
     return {0: 0, **live, peak_moment(study.trace): study.trace.peak[1]}
-
-
-def _watched(trace, moments, look):
-    """The events; before the next one is asked for, those before it have been run."""
-    events, done = iter(trace), 0
-    for moment in moments:
-        yield from islice(events, moment - done)
-        done = moment
-        look(done)
 
 
 class _Camera:

@@ -21,7 +21,7 @@ MakeAllocator: TypeAlias = Callable[..., Any]
 # What a machine may say of an allocator.
 FLAGS = (
     "has_alignment has_zero has_realloc has_usable_size has_bulk has_close has_blocks has_pages"
-    " has_cpus has_sections has_limit detects_double_free detects_interior_free"
+    " has_cpus has_sections has_limit has_on_oom detects_double_free detects_interior_free"
     " detects_foreign_free default_alignment merges"
 ).split()
 
@@ -103,6 +103,7 @@ class Exerciser:
     """
 
     step_names: ClassVar[frozenset[str]]
+    can: Mapping[str, Any] = {}  # what the allocator has, and promises
 
     def __init__(
         self,

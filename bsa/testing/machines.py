@@ -17,7 +17,8 @@ import bsa
 
 from . import strategies
 from .exerciser import FLAGS, AllocatorFault, Program, ProgramError
-from .heap import WRONG_CALLS
+from .heap_misuse import WRONG_CALLS
+from .on_oom import ANSWERS
 from .program import exerciser_for, run_program, script
 from .shrink import fault_of, kind_of, measure, shrink_program
 
@@ -60,6 +61,17 @@ def _sizes_of_pages(machine: "_Machine") -> st.SearchStrategy[int]:
     return st.integers(page_size // 2 + 1, 20 * page_size)
 
 
+def _new_sizes(machine: "AllocatorMachine") -> st.SearchStrategy[int]:
+    # In C, realloc(address, 0) frees.
+    least = 0 if machine.exerciser.can.get("has_blocks") else 1
+    return strategies.choices(machine.sizes).map(lambda size: max(size, least))
+
+
+def _limits(machine: "AllocatorMachine") -> st.SearchStrategy[int | None]:
+    page_size = machine.exerciser.page_size
+    return st.none() | st.integers(0, 60).map(lambda pages: pages * page_size)
+
+
 def _aligns_of_pages(machine: "_Machine") -> st.SearchStrategy[int | None]:
     page_size = machine.exerciser.page_size
     return st.sampled_from([None, *(page_size << order for order in range(7))])
@@ -75,7 +87,7 @@ def one_of(name: str) -> st.SearchStrategy[int]:
 
 
 def any_of(name: str) -> Callable[[Rule], Rule]:
-    """Only while there are any such handles. An exerciser may know none of the kind."""
+    """Only while there are such handles. An exerciser may know none of the kind."""
     return precondition(lambda self: bool(getattr(self.exerciser, name, list)()))
 
 
@@ -84,10 +96,30 @@ def can(*names: str) -> Callable[[Rule], Rule]:
     return precondition(lambda self: all(self.exerciser.can.get(name) for name in names))
 
 
+def step(name: str, *needs: str, **draws: st.SearchStrategy[Any] | str) -> Any:
+    """A rule of that name that does the step of that name, if the allocator `can` do what it needs.
+
+    draws: what the step's arguments are drawn from. A name stands for handles, see one_of(); the
+    rule holds only while there are any.
+    """
+
+    def do(self: "_Machine", **drawn: Any) -> None:
+        self.do(name, *(drawn[argument] for argument in draws))
+
+    do.__name__ = name
+    made = can(*needs)(do)
+    for of in draws.values():
+        made = any_of(of)(made) if isinstance(of, str) else made
+    from_what = {a: one_of(of) if isinstance(of, str) else of for a, of in draws.items()}
+    return rule(**from_what)(made)
+
+
 sections, new_regions = of_machine(_sections), of_machine(_regions)
 sizes_of_pages, aligns_of_pages = of_machine(_sizes_of_pages), of_machine(_aligns_of_pages)
 any_size, any_alignment = of_machine(_sizes), of_machine(_alignments)
+new_sizes, limits = of_machine(_new_sizes), of_machine(_limits)
 anything = st.integers(0, 1 << 20)  # to be taken modulo something
+cpus = st.integers(0, 3)
 few_sections = precondition(lambda self: len(getattr(self.exerciser, "pieces", ())) < 3)
 many_sections = precondition(lambda self: len(getattr(self.exerciser, "pieces", ())) > 1)
 
@@ -191,64 +223,33 @@ class _Machine(RuleBasedStateMachine):
         """run_program() for a program that a machine of this class has printed."""
         run_program(program, make_allocator=cls().make_allocator)
 
+    # --- rules of them all
+
+    @rule(region=new_regions)
+    @can("has_sections")
+    @few_sections
+    def extend(self, region: strategies.Region) -> None:
+        self.do("extend", *region)
+
+    remove_section = many_sections(step("remove_section", "has_sections", index=sections))
+
 
 class BuddyMachine(_Machine):
     """Pages of bsa.Allocator: which block each request gets, and every free list, is predicted."""
 
     machine = "buddy"
 
-    @rule(region=new_regions)
-    @few_sections
-    def extend(self, region: strategies.Region) -> None:
-        self.do("extend", *region)
-
-    @rule(index=sections)
-    @many_sections
-    def remove_section(self, index: int) -> None:
-        self.do("remove_section", index)
-
-    @rule(count=st.integers(1, 40), align=aligns_of_pages, exact=st.booleans())
-    def alloc_pages(self, count: int, align: int | None, exact: bool) -> None:
-        self.do("alloc_pages", count, align, exact)
-
-    @rule(size=sizes_of_pages, align=strategies.alignments())
-    def malloc(self, size: int, align: int | None) -> None:
-        self.do("malloc", size, align)
-
-    @rule(handle=one_of("handles"), size=sizes_of_pages)
-    @any_of("handles")
-    def resize(self, handle: int, size: int) -> None:
-        self.do("resize", handle, size)
-
-    @rule(handle=one_of("owned_handles"))
-    @any_of("owned_handles")
-    def detach(self, handle: int) -> None:
-        self.do("detach", handle)
-
-    @rule(handle=one_of("raw_handles"))
-    @any_of("raw_handles")
-    def adopt(self, handle: int) -> None:
-        self.do("adopt", handle)
-
-    @rule(handle=one_of("handles"))
-    @any_of("handles")
-    def free(self, handle: int) -> None:
-        self.do("free", handle)
-
-    @rule(handle=one_of("owned_handles"))
-    @any_of("owned_handles")
-    def drop(self, handle: int) -> None:
-        self.do("drop", handle)
-
-    @rule(handle=one_of("raw_handles"))
-    @any_of("raw_handles")
-    def dealloc(self, handle: int) -> None:
-        self.do("dealloc", handle)
-
-    @rule(handle=one_of("raw_handles"), more=anything)
-    @any_of("raw_handles")
-    def misuse(self, handle: int, more: int) -> None:
-        self.do("misuse", handle, more)
+    alloc_pages = step(
+        "alloc_pages", count=st.integers(1, 40), align=aligns_of_pages, exact=st.booleans()
+    )
+    malloc = step("malloc", size=sizes_of_pages, align=strategies.alignments())
+    resize = step("resize", handle="handles", size=sizes_of_pages)
+    detach = step("detach", handle="owned_handles")
+    adopt = step("adopt", handle="raw_handles")
+    free = step("free", handle="handles")
+    drop = step("drop", handle="owned_handles")
+    dealloc = step("dealloc", handle="raw_handles")
+    misuse = step("misuse", handle="raw_handles", more=anything)
 
 
 class SlabMachine(_Machine):
@@ -258,56 +259,19 @@ class SlabMachine(_Machine):
     sizes: ClassVar[strategies.Choices[int]] = strategies.sizes(1 << 17)
     alignments: ClassVar[strategies.Choices[int | None]] = strategies.alignments(1 << 17)
 
-    @rule(cpu=st.integers(0, 3))
-    def cpu(self, cpu: int) -> None:
-        self.do("cpu", cpu)
-
-    @rule(region=new_regions)
-    @few_sections
-    def extend(self, region: strategies.Region) -> None:
-        self.do("extend", *region)
-
-    @rule(index=sections)
-    @many_sections
-    def remove_section(self, index: int) -> None:
-        self.do("remove_section", index)
-
-    @rule(size=any_size, align=any_alignment)
-    def malloc(self, size: int, align: int | None) -> None:
-        self.do("malloc", size, align)
+    cpu = step("cpu", cpu=cpus)
+    malloc = step("malloc", size=any_size, align=any_alignment)
 
     @rule(size=any_size, times=st.integers(2, 150))
     def malloc_some(self, size: int, times: int) -> None:
         self.do("malloc", size, None, times)
 
-    @rule(handle=one_of("handles"), size=any_size)
-    @any_of("handles")
-    def realloc(self, handle: int, size: int) -> None:
-        self.do("realloc", handle, size)
-
-    @rule(handle=one_of("handles"))
-    @any_of("handles")
-    def free(self, handle: int) -> None:
-        self.do("free", handle)
-
-    @rule(handle=one_of("handles"), every=st.integers(1, 3))
-    @any_of("handles")
-    def free_like(self, handle: int, every: int) -> None:
-        self.do("free_like", handle, every)
-
-    @rule()
-    def trim(self) -> None:
-        self.do("trim")
-
-    @rule(handle=one_of("freed_handles"))
-    @any_of("freed_handles")
-    def double_free(self, handle: int) -> None:
-        self.do("double_free", handle)
-
-    @rule(handle=one_of("handles"), more=anything)
-    @any_of("handles")
-    def free_between(self, handle: int, more: int) -> None:
-        self.do("free_between", handle, more)
+    realloc = step("realloc", handle="handles", size=any_size)
+    free = step("free", handle="handles")
+    free_like = step("free_like", handle="handles", every=st.integers(1, 3))
+    trim = step("trim")
+    double_free = step("double_free", handle="freed_handles")
+    free_between = step("free_between", handle="handles", more=anything)
 
 
 class AllocatorMachine(_Machine):
@@ -338,6 +302,7 @@ class AllocatorMachine(_Machine):
     has_cpus: ClassVar[bool | None] = None
     has_sections: ClassVar[bool | None] = None
     has_limit: ClassVar[bool | None] = None
+    has_on_oom: ClassVar[bool | None] = None
     #: free() raises, and changes nothing, where an address was freed; is inside an allocation; is
     #: none of the allocator's.
     detects_double_free: ClassVar[bool | None] = None
@@ -354,9 +319,7 @@ class AllocatorMachine(_Machine):
 
     # --- addresses
 
-    @rule(size=any_size)
-    def malloc(self, size: int) -> None:
-        self.do("malloc", size)
+    malloc = step("malloc", size=any_size)
 
     @rule(size=any_size, align=any_alignment)
     @can("has_alignment")
@@ -368,28 +331,12 @@ class AllocatorMachine(_Machine):
     def malloc_zero(self, size: int) -> None:
         self.do("malloc", size, None, True)
 
-    @rule(handle=one_of("raw_handles"))
-    @any_of("raw_handles")
-    def free(self, handle: int) -> None:
-        self.do("free", handle)
-
-    @rule(handle=one_of("raw_handles"), size=any_size)
-    @can("has_realloc")
-    @any_of("raw_handles")
-    def realloc(self, handle: int, size: int) -> None:
-        # In C, realloc(address, 0) frees.
-        self.do("realloc", handle, size if self.exerciser.can.get("has_blocks") else max(size, 1))
-
-    @rule(handle=one_of("raw_handles"))
-    @can("has_usable_size")
-    @any_of("raw_handles")
-    def usable_size(self, handle: int) -> None:
-        self.do("usable_size", handle)
-
-    @rule(count=st.integers(0, 100), size=st.integers(0, 200))
-    @can("has_bulk")
-    def malloc_many(self, count: int, size: int) -> None:
-        self.do("malloc_many", count, size)
+    free = step("free", handle="raw_handles")
+    realloc = step("realloc", "has_realloc", handle="raw_handles", size=new_sizes)
+    usable_size = step("usable_size", "has_usable_size", handle="raw_handles")
+    malloc_many = step(
+        "malloc_many", "has_bulk", count=st.integers(0, 100), size=st.integers(0, 200)
+    )
 
     @rule(first=one_of("raw_handles"), every=st.integers(1, 3))
     @can("has_bulk")
@@ -398,38 +345,21 @@ class AllocatorMachine(_Machine):
         handles = [handle for handle in self.exerciser.raw_handles() if handle >= first]
         self.do("free_many", handles[::every])
 
-    @rule()
-    @can("has_close")
-    def reopen(self) -> None:
-        self.do("reopen")
+    reopen = step("reopen", "has_close")
 
     # --- misuse
 
-    @rule(handle=one_of("freed_handles"))
-    @can("detects_double_free")
-    @any_of("freed_handles")
-    def double_free(self, handle: int) -> None:
-        self.do("double_free", handle)
+    double_free = step("double_free", "detects_double_free", handle="freed_handles")
+    free_inside = step(
+        "free_inside", "detects_interior_free", handle="handles_with_inside", more=anything
+    )
+    free_foreign = step("free_foreign", "detects_foreign_free", kind=st.integers(0, 100))
 
-    @rule(handle=one_of("handles_with_inside"), more=anything)
-    @can("detects_interior_free")
-    @any_of("handles_with_inside")
-    def free_inside(self, handle: int, more: int) -> None:
-        self.do("free_inside", handle, more)
+    # --- slots, limit, what a heap does besides
 
-    @rule(kind=st.integers(0, 100))
-    @can("detects_foreign_free")
-    def free_foreign(self, kind: int) -> None:
-        self.do("free_foreign", kind)
+    cpu = step("cpu", "has_cpus", cpu=cpus)
 
-    # --- slots, sections, limit
-
-    @rule(cpu=st.integers(0, 3))
-    @can("has_cpus")
-    def cpu(self, cpu: int) -> None:
-        self.do("cpu", cpu)
-
-    @rule(handle=one_of("raw_handles"), cpu=st.integers(0, 3))
+    @rule(handle=one_of("raw_handles"), cpu=cpus)
     @can("has_cpus")
     @any_of("raw_handles")
     def free_twice_from_elsewhere(self, handle: int, cpu: int) -> None:
@@ -440,125 +370,47 @@ class AllocatorMachine(_Machine):
         self.do("cpu", before)
         self.do("double_free", handle)
 
-    @rule(region=new_regions)
-    @can("has_sections")
-    @few_sections
-    def extend(self, region: strategies.Region) -> None:
-        self.do("extend", *region)
+    limit = step("limit", "has_limit", nbytes=limits)
+    on_oom = step("on_oom", "has_on_oom", answer=st.sampled_from([None, *ANSWERS]))
+    reset_peak = step("reset_peak", "has_blocks")
+    trim = step("trim", "has_blocks")
 
-    @rule(index=sections)
-    @can("has_sections")
-    @many_sections
-    def remove_section(self, index: int) -> None:
-        self.do("remove_section", index)
+    # --- Blocks and pages
 
-    @rule(pages=st.none() | st.integers(0, 60))
-    @can("has_limit")
-    def limit(self, pages: int | None) -> None:
-        self.do("limit", None if pages is None else pages * self.exerciser.page_size)
-
-    @rule()
-    @can("has_blocks")
-    def trim(self) -> None:
-        self.do("trim")
-
-    # --- Blocks
-
-    @rule(size=any_size, align=any_alignment, zero=st.booleans())
-    @can("has_blocks")
-    def alloc(self, size: int, align: int | None, zero: bool) -> None:
-        self.do("alloc", size, align, zero)
-
-    @rule(size=st.integers(0, 300))
-    @can("has_blocks")
-    def alloc_from(self, size: int) -> None:
-        self.do("alloc_from", size)
-
-    @rule(count=st.integers(1, 20), align=aligns_of_pages, exact=st.booleans())
-    @can("has_pages")
-    def alloc_pages(self, count: int, align: int | None, exact: bool) -> None:
-        self.do("alloc_pages", count, align, exact)
-
-    @rule(count=st.integers(1, 20))
-    @can("has_pages")
-    def alloc_pages_lowmem(self, count: int) -> None:
-        self.do("alloc_pages_lowmem", count)
-
-    @rule(handle=one_of("resizable_handles"), size=any_size)
-    @can("has_blocks")
-    @any_of("resizable_handles")
-    def resize(self, handle: int, size: int) -> None:
-        self.do("resize", handle, size)
-
-    @rule(handle=one_of("block_handles"))
-    @can("has_blocks")
-    @any_of("block_handles")
-    def detach(self, handle: int) -> None:
-        self.do("detach", handle)
-
-    @rule(handle=one_of("raw_handles"))
-    @can("has_blocks")
-    @any_of("raw_handles")
-    def adopt(self, handle: int) -> None:
-        self.do("adopt", handle)
-
-    @rule(handle=one_of("block_handles"))
-    @can("has_blocks")
-    @any_of("block_handles")
-    def export(self, handle: int) -> None:
-        self.do("export", handle)
-
-    @rule(handle=one_of("viewed_handles"))
-    @can("has_blocks")
-    @any_of("viewed_handles")
-    def release_view(self, handle: int) -> None:
-        self.do("release_view", handle)
-
-    @rule(handle=one_of("owned_handles"), by_heap=st.booleans())
-    @can("has_blocks")
-    @any_of("owned_handles")
-    def free_block(self, handle: int, by_heap: bool) -> None:
-        self.do("free_block", handle, by_heap)
-
-    @rule(handle=one_of("owned_handles"))
-    @can("has_blocks")
-    @any_of("owned_handles")
-    def drop(self, handle: int) -> None:
-        self.do("drop", handle)
-
-    @rule(handle=one_of("page_handles"))
-    @can("has_pages")
-    @any_of("page_handles")
-    def dealloc(self, handle: int) -> None:
-        self.do("dealloc", handle)
+    alloc = step("alloc", "has_blocks", size=any_size, align=any_alignment, zero=st.booleans())
+    alloc_from = step("alloc_from", "has_blocks", size=st.integers(0, 300))
+    alloc_pages = step(
+        "alloc_pages",
+        "has_pages",
+        count=st.integers(1, 20),
+        align=aligns_of_pages,
+        exact=st.booleans(),
+    )
+    alloc_pages_lowmem = step("alloc_pages_lowmem", "has_pages", count=st.integers(1, 20))
+    resize = step("resize", "has_blocks", handle="resizable_handles", size=any_size)
+    detach = step("detach", "has_blocks", handle="block_handles")
+    adopt = step("adopt", "has_blocks", handle="raw_handles")
+    export = step("export", "has_blocks", handle="block_handles")
+    nest = step("nest", "has_blocks", handle="roomy_handles", size=st.integers(0, 300))
+    release_view = step("release_view", "has_blocks", handle="viewed_handles")
+    free_block = step("free_block", "has_blocks", handle="owned_handles", by_heap=st.booleans())
+    drop = step("drop", "has_blocks", handle="owned_handles")
+    dealloc = step("dealloc", "has_pages", handle="page_handles")
 
     # --- misuse of Blocks and pages
 
-    @rule(handle=one_of("freed_handles"), more=anything)
-    @can("has_blocks", "detects_interior_free")
-    @any_of("freed_handles")
-    def free_inside_freed(self, handle: int, more: int) -> None:
-        self.do("free_inside_freed", handle, more)
-
-    @rule(handle=one_of("page_handles"), more=anything)
-    @can("has_pages")
-    @any_of("page_handles")
-    def free_pages_wrongly(self, handle: int, more: int) -> None:
-        self.do("free_pages_wrongly", handle, more)
-
-    @rule(handle=one_of("raw_handles"), other=one_of("handles"))
-    @can("has_blocks", "has_bulk")
-    @any_of("raw_handles")
-    def free_many_wrongly(self, handle: int, other: int) -> None:
-        self.do("free_many_wrongly", handle, other)
-
-    @rule(handle=one_of("owned_handles"))
-    @can("has_blocks")
-    @any_of("owned_handles")
-    def take_from_block(self, handle: int) -> None:
-        self.do("take_from_block", handle)
-
-    @rule(index=st.integers(0, len(WRONG_CALLS) - 1))
-    @can("has_blocks")
-    def wrong_call(self, index: int) -> None:
-        self.do("wrong_call", index)
+    free_inside_freed = step(
+        "free_inside_freed",
+        "has_blocks",
+        "detects_interior_free",
+        handle="freed_handles",
+        more=anything,
+    )
+    free_pages_wrongly = step(
+        "free_pages_wrongly", "has_pages", handle="page_handles", more=anything
+    )
+    free_many_wrongly = step(
+        "free_many_wrongly", "has_blocks", "has_bulk", handle="raw_handles", other="handles"
+    )
+    take_from_block = step("take_from_block", "has_blocks", handle="owned_handles")
+    wrong_call = step("wrong_call", "has_blocks", index=st.integers(0, len(WRONG_CALLS) - 1))

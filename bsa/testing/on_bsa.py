@@ -1,6 +1,7 @@
 """What the exercisers of bsa share: regions of memory at known places, and sums that must agree."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import bsa
 
@@ -20,6 +21,8 @@ class Piece(NamedTuple):
 class OnBsa(Exerciser):
     """Runs on a bsa.Allocator, to which it gives regions of its own."""
 
+    can: Mapping[str, Any] = {"has_sections": True}
+
     def begin(self) -> None:
         self._pin_before = bsa.set_cpu(0)
         super().begin()
@@ -36,6 +39,11 @@ class OnBsa(Exerciser):
         for piece in self.pieces:
             piece.ground.give_back()
         self.pieces.clear()
+
+    def _step(self, name: str, arguments: Sequence[Any]) -> Callable[[], None]:
+        if name not in ("extend", "cpu") and not self.pieces and not self.heap.sections:
+            raise ProgramError('the allocator has no memory: "setup" has no "regions"')
+        return super()._step(name, arguments)
 
     # --- slots and sections
 

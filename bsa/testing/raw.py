@@ -7,6 +7,7 @@ docs/testing.md). The memory of each live allocation is filled with a pattern of
 import ctypes
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from .exerciser import Errors, Exerciser, ProgramError, blame, expect, expect_equal
@@ -160,14 +161,21 @@ class RawExerciser(Exerciser):
 
     def request(self, size: int, align: int | None, ask: Callable[[], Any]) -> Any:
         """What ask() gives, or None where the allocator has no memory and is right."""
+        given = self.attempt(size, ask, partial(self.expect_out_of_memory, size, align))
+        self.was_asked, self.has_served = True, self.has_served or given is not None
+        return given
+
+    def attempt(
+        self, nbytes: int, ask: Callable[[], Any], expect_refused: Callable[[], None]
+    ) -> Any:
+        """What ask() gives, or None where that fails; expect_refused() says whether it may."""
+        given = None
         try:
             given = ask()
         except MemoryError as error:
             self.forgive(error)
-            given = None
         if given is None:
-            self.expect_out_of_memory(size, align)
-        self.was_asked, self.has_served = True, self.has_served or given is not None
+            expect_refused()
         return given
 
     def expect_out_of_memory(self, size: int, align: int | None) -> None:

@@ -128,7 +128,11 @@ def regions(page_size: int = 4096, max_pages: int = 80) -> st.SearchStrategy[Reg
 
     def region(offset: int, pages: int, more: int, below: int | None) -> Region:
         size = METADATA + page_size * (pages + 2) + more
-        return offset, size, None if below is None else (1 << 32) - METADATA - below * page_size
+        if below is None:
+            return offset, size, None
+        # 4 GiB after an even number of pages: amid a page as a rule; after an odd one: at a border.
+        pages_below = -(-METADATA // page_size) + below
+        return offset, size, (1 << 32) - pages_below * page_size + below % 2 * (offset % page_size)
 
     return st.builds(
         region,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsa._core import MAX_ORDER, current_cpu
-from bsa.space import free_after_trim, spaces
+from bsa.space import free_after_trim, free_spaces
 from bsa.svg import FAINT_INK, INK, Drawing, Paint
 from bsa.units import format_size
 from bsa.views import colours, frame
@@ -39,7 +39,7 @@ def request_curve(allocator):
     return RequestCurve(tuple(_ranges(allocator)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RequestCurve(View):
     """The data: ranges of sizes, from one byte to the largest block there could be."""
 
@@ -145,7 +145,7 @@ def _listed(parts):
 
 
 def _ranges(allocator):
-    sections = spaces(allocator)
+    sections = free_spaces(allocator)
     orders = [
         order for space in sections for order, blocks in enumerate(free_after_trim(space)) if blocks
     ]

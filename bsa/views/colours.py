@@ -17,13 +17,13 @@ EMPTY_SLAB = Paint(PURPLE)
 LOSS = Paint(VERMILLION)
 REQUESTED = Paint(GREEN)
 SLACK = Paint(ORANGE, 0.3)
-METADATA = Paint("currentColor", 0.5)
+METADATA = Paint("currentColor", 0.8)
 FREE = Paint(GREY, 0.3)
 
 
 def free_paint(order, largest):
     """Of a free block: the stronger, the nearer its order is to the largest."""
-    return Paint(GREY, round(0.12 + 0.58 * order / max(largest, 1), 2))
+    return Paint(GREY, round(0.15 + 0.55 * order / max(largest, 1), 2))
 
 
 def shade(colour, share, steps=8):

@@ -36,7 +36,7 @@ def comparison_bars(comparison):
     return ComparisonBars(tuple(map(_bar, comparison.rows)), comparison.trace_peak, note)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparisonBars(View):
     """The data: bars, and the most bytes live in the trace."""
 

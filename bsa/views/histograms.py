@@ -1,6 +1,8 @@
 """Histograms of a trace: the sizes asked for, and how long blocks live."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bsa.svg import FAINT_INK, Drawing, Paint
 from bsa.units import counted, format_size, percent
@@ -9,6 +11,7 @@ from bsa.views.view import View
 
 _HEIGHT = 150
 _GAP = 40
+_MOST_LABELS = 12  # by matplotlib
 
 
 def histograms(trace):
@@ -16,37 +19,55 @@ def histograms(trace):
     return Histograms(trace.statistics())
 
 
-@dataclass(frozen=True)
+class Panel(NamedTuple):
+    """One histogram."""
+
+    title: str
+    note: str
+    histogram: dict  #: {power of two: count}
+    noun: str  #: what is counted
+    label: Callable  #: from a power of two to text
+    colour: str
+
+
+@dataclass(frozen=True, repr=False)
 class Histograms(View):
     """The data: a trace's statistics."""
 
     statistics: object
 
     def panels(self):
-        """(title, counts by power of two, what is counted, label of a power, paint) of each."""
+        """The two."""
         s = self.statistics
+        sizes = f"median {format_size(s.sizes.median)}, at most {format_size(s.sizes.most)}"
+        lifetimes = (
+            f"median {counted(s.lifetimes.median, 'event')}; "
+            f"{counted(s.survivors, 'block')} never freed"
+        )
         return (
-            ("Sizes asked for", s.sizes.histogram, "requests", format_size, colours.BLUE),
-            ("Lifetimes in events", s.lifetimes.histogram, "freed blocks", _short, colours.GREEN),
+            Panel(
+                "Sizes asked for", sizes, s.sizes.histogram, "request", format_size, colours.BLUE
+            ),
+            Panel(
+                "Lifetimes in events",
+                lifetimes,
+                s.lifetimes.histogram,
+                "freed block",
+                _short,
+                colours.GREEN,
+            ),
         )
 
     def picture(self):
         drawing = Drawing()
-        note = f"Bars: up to that much, and more than half of it. {self._note()}"
-        y = frame.draw_heading(drawing, frame.TOP, "Sizes and lifetimes", note) + 18
+        note = "Bars: up to that much, and more than half of it."
+        y = frame.draw_heading(drawing, frame.TOP, "Sizes and lifetimes", note) + 34
         width = (frame.RIGHT - frame.MARGIN - _GAP) / 2
         for index, panel in enumerate(self.panels()):
             _draw(drawing, frame.MARGIN + index * (width + _GAP), y, width, panel)
         height = y + _HEIGHT + 46
-        return drawing.finished(frame.WIDTH, height, "Sizes and lifetimes", self._note())
-
-    def _note(self):
-        s = self.statistics
-        return (
-            f"Requests: median {format_size(s.sizes.median)}, at most {format_size(s.sizes.most)}. "
-            f"Lifetimes: median {counted(s.lifetimes.median, 'event')}; "
-            f"{counted(s.survivors, 'block')} never freed."
-        )
+        words = ". ".join(f"{_total(panel)}, {panel.note}" for panel in self.panels())
+        return drawing.finished(frame.WIDTH, height, "Sizes and lifetimes", words)
 
     def _plot(self, ax):
         """The sizes; lifetimes by plot_lifetimes()."""
@@ -71,8 +92,9 @@ def bars(histogram):
 
 
 def _draw(drawing, x, y, width, panel):
-    title, histogram, noun, label, colour = panel
-    drawing.text(x, y - 6, f"{title}: {sum(histogram.values()):,} {noun}", size=12)
+    _, _, histogram, noun, label, colour = panel
+    drawing.text(x, y - 22, _total(panel), size=12)
+    drawing.text(x, y - 6, panel.note, size=11, fill=FAINT_INK)
     items = bars(histogram)
     most, total = max(histogram.values(), default=1), sum(histogram.values())
     left = x + 44
@@ -83,7 +105,7 @@ def _draw(drawing, x, y, width, panel):
     every = -(-52 // int(step))  # labels need some room
     for index, (power, count) in enumerate(items):
         at = left + index * step
-        text = f"up to {label(power)}: {count:,} {noun}, {percent(count, total)}"
+        text = f"up to {label(power)}: {counted(count, noun)}, {percent(count, total)}"
         height = max(up(0) - up(count), 0.8 if count else 0)
         drawing.rect(at + 1, up(0) - height, step - 2, height, Paint(colour), title=text)
         if index % every == 0:
@@ -93,13 +115,18 @@ def _draw(drawing, x, y, width, panel):
 
 
 def _plot_panel(ax, panel, unit):
-    title, histogram, noun, label, colour = panel
-    items = bars(histogram)
-    ax.bar(range(len(items)), [count for _, count in items], color=colour)
-    ax.set_xticks(range(len(items)), [label(power) for power, _ in items], rotation=45, ha="right")
+    items = bars(panel.histogram)
+    ax.bar(range(len(items)), [count for _, count in items], color=panel.colour)
+    every = -(-len(items) // _MOST_LABELS)
+    labelled = range(0, len(items), max(every, 1))
+    ax.set_xticks(labelled, [panel.label(items[index][0]) for index in labelled], rotation=45)
     ax.set_xlabel(f"{unit}, up to")
-    ax.set_ylabel(noun)
-    ax.set_title(title)
+    ax.set_ylabel(f"{panel.noun}s")
+    ax.set_title(panel.title)
+
+
+def _total(panel):
+    return f"{panel.title}: {counted(sum(panel.histogram.values()), panel.noun)}"
 
 
 def _short(count):

@@ -1,114 +1,66 @@
 """The heap map: every byte of the regions at its true place, coloured by what it is used for."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from bsa.space import Space, spaces
+from bsa.mosaic import free_size, mosaic
+from bsa.space import spaces
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size, percent
-from bsa.views import colours, frame, strips
-from bsa.views.strips import Span
+from bsa.views import colours, frame, pieces, strips, tiles
+from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
 
 _ROW = 13
 _SECTIONS = 8  # at most are drawn
+_MOST_LABELS = 16  # by matplotlib
 
 
 def heap_map(allocator, *, objects=False, births=None):
     """A map of the heap: by pages, or with `objects` down to the objects in slabs.
 
     `births`, what replay_births() returned, tells what was asked for: then what rounding up loses has
-    a colour of its own, and the pointer shows the events. The SVG shows up to eight sections, plot()
-    the first one.
+    a colour of its own, and the pointer shows the events. Up to eight sections are drawn; one of more
+    than a few hundred pieces in equal cells, of which the pointer shows what a zone of them merges.
     """
-    return HeapMap(tuple(spaces(allocator)), objects, births or {})
+    gathered = _Gathering(allocator, objects, births or {})
+    sections = allocator.sections
+    maps = tuple(map(gathered.map_of, sections[:_SECTIONS]))
+    return HeapMap(maps, len(sections) - len(maps), objects, bool(births))
 
 
-@dataclass(frozen=True)
-class HeapMap(View):
-    """The data: extents of the sections, and what is known of their allocations."""
+class SectionMap(NamedTuple):
+    """One section in rows."""
 
-    spaces: tuple[Space, ...]
-    objects: bool
-    births: dict
+    section: int  #: its index
+    base: int  #: address of the region's first byte
+    size: int  #: bytes, from there to the heap's last
+    row_bytes: int
+    content: tuple[list[Span], ...] | Tiles  #: lists of Spans in bytes, one a row; or cells
+    words: str  #: what the section is used for
 
-    def rows(self, space):
-        """The spans of a section in rows of `row_bytes(space)`: lists of Span, in bytes."""
-        return _in_rows(self._spans(space), self.row_bytes(space), space.size)
+    @property
+    def rows(self):
+        """Lists of Spans, one a row."""
+        return self.content.rows if isinstance(self.content, Tiles) else self.content
 
-    def rows_between(self, space, start, end):
-        """The spans of the bytes from `start` to `end` in one row."""
-        for span in self._spans(space):
-            if span.start < end and span.end > start:
-                first, last = max(span.start, start), min(span.end, end)
-                yield span._replace(start=first - start, end=last - start)
-
-    def row_bytes(self, space):
-        """A power of two, so that blocks begin at the same place in each row."""
-        most = 48 if self.objects else 24
-        size = space.page_size
-        while -(-space.size // size) > most:
-            size *= 2
-        return size
-
-    def _spans(self, space):
-        for extent in space.extents:
-            yield from self._extent_spans(space, extent)
-
-    def _extent_spans(self, space, extent):
-        where = f"{extent.start:#x}: "
-        if extent.kind == "slab":
-            yield from self._slab_spans(space, extent, where)
-        elif extent.kind == "free":
-            paint = colours.free_paint(extent.order, space.top_order)
-            text = f"{where}free block of order {extent.order}, {format_size(extent.size)}"
-            yield Span(extent.start, extent.end, paint, text, True)
-        elif extent.kind == "metadata":
-            text = f"{where}metadata, {format_size(extent.size)}"
-            yield Span(extent.start, extent.end, colours.METADATA, text)
-        else:
-            name = "page block" if extent.kind == "pages" else f"page block ({extent.kind})"
-            yield from self._granted(
-                extent.start, extent.size, space.base, colours.PAGES, f"{where}{name}"
-            )
-
-    def _slab_spans(self, space, extent, where):
-        slab = extent.slab
-        if extent.is_idle:
-            text = f"{where}empty slab for {slab.size}-byte objects, {format_size(slab.nbytes)}"
-            yield Span(extent.start, extent.end, colours.EMPTY_SLAB, text)
-        elif not self.objects:
-            yield Span(extent.start, extent.end, colours.SLAB, where + slab_text(slab, extent))
-        else:
-            yield from self._object_spans(space, extent, where)
-
-    def _object_spans(self, space, extent, where):
-        """Live objects, and what is free between them as one piece each."""
-        slab, position = extent.slab, extent.start
-        idle = f"{where}slab for {slab.size}-byte objects: free here"
-        for address, _, _ in extent.live:
-            start = address - space.base
-            if start > position:
-                yield Span(position, start, colours.SLACK, idle, True)
-            name = f"{start:#x}: object"
-            yield from self._granted(start, slab.size, space.base, colours.OBJECT, name)
-            position = start + slab.size
-        if position < extent.end:
-            yield Span(position, extent.end, colours.SLACK, idle, True)
-
-    def _granted(self, start, size, base, paint, name):
-        """An allocation; where it is known what was asked for, with its rounding loss apart."""
-        birth = self.births.get(base + start)
-        if birth is None:
-            yield Span(start, start + size, paint, f"{name}, {format_size(size)}")
-            return
-        text = (
-            f"{name}: {birth.size:,} bytes asked for, {size:,} granted; event {birth.event:,}, "
-            f"thread {birth.thread}"
+    @property
+    def caption(self):
+        return (
+            f"Section {self.section}: {format_size(self.size)} at {self.base:#x}, "
+            f"{format_size(self.row_bytes)} a row"
         )
-        asked = start + min(max(birth.size, 1), size)
-        yield Span(start, asked, paint, text)
-        if asked < start + size:
-            yield Span(asked, start + size, colours.LOSS, f"lost by rounding up, {text}")
+
+
+@dataclass(frozen=True, repr=False)
+class HeapMap(View):
+    """The data: the maps of the sections drawn, and the number of others."""
+
+    maps: tuple[SectionMap, ...]
+    others: int
+    objects: bool
+    has_births: bool
 
     def picture(self):
         drawing = Drawing()
@@ -117,13 +69,14 @@ class HeapMap(View):
             "stronger, the larger."
         )
         y = frame.draw_heading(drawing, frame.TOP, "Heap map", note, self._legend())
-        for space in self.spaces[:_SECTIONS]:
-            y = self._draw(drawing, y, space)
-        others = len(self.spaces[_SECTIONS:])
-        if others:
-            drawing.text(frame.LEFT, y + 4, counted(others, "more section"), fill=FAINT_INK)
+        for section_map in self.maps:
+            y = _draw(drawing, y, section_map)
+        if self.others:
+            more = counted(self.others, "more section")
+            drawing.text(frame.LEFT, y + 4, more, fill=FAINT_INK)
             y += 16
-        return drawing.finished(frame.WIDTH, y, "Heap map", self._description())
+        words = "; ".join(section_map.words for section_map in self.maps)
+        return drawing.finished(frame.WIDTH, y, "Heap map", words or "no section")
 
     def _legend(self):
         legend = [("metadata", colours.METADATA), ("page blocks", colours.PAGES)]
@@ -132,62 +85,130 @@ class HeapMap(View):
         else:
             legend.append(("slabs", colours.SLAB))
         legend.append(("empty slabs", colours.EMPTY_SLAB))
-        if self.births:
+        if self.has_births:
             legend.append(("lost by rounding", colours.LOSS))
         return [*legend, ("free", colours.FREE)]
 
-    def _draw(self, drawing, y, space):
-        rows, row_bytes = self.rows(space), self.row_bytes(space)
-        caption = (
-            f"Section {space.section}: {format_size(space.size)} at {space.base:#x}, "
-            f"{format_size(row_bytes)} a row"
-        )
-        drawing.text(frame.LEFT, y + 10, caption, fill=FAINT_INK)
-        place = strips.Rows(frame.LEFT, y + 18, frame.INNER, _ROW, row_bytes)
-        for row in range(0, len(rows), 2):
-            label = frame.offset_label(row * row_bytes)
-            at = place.y + row * _ROW + 10
-            drawing.text(frame.LEFT - 8, at, label, size=11, fill=FAINT_INK, anchor="end")
-        strips.draw_rows(drawing, place, rows, parts=min(len(self.spaces), _SECTIONS))
-        return place.y + len(rows) * _ROW + 16
-
-    def _description(self):
-        return "; ".join(map(shares, self.spaces))
-
     def _plot(self, ax):
-        """The first section."""
+        """The sections below each other, to the same scale, with a gap between two."""
         from bsa.views import figure
 
-        space = self.spaces[0]
-        figure.plot_rows(ax, self.rows(space))
+        row_bytes = max((section_map.row_bytes for section_map in self.maps), default=1)
+        rows, labels = [], {}
+        for section_map in self.maps:
+            if rows:
+                rows.append([])
+            wide = _widened(section_map, row_bytes)
+            labels.update(self._row_labels(section_map, len(rows), len(wide), row_bytes))
+            rows += wide
+        figure.plot_rows(ax, rows)
         figure.plot_legend(ax, self._legend())
-        row_bytes = self.row_bytes(space)
         ax.set_xlim(0, row_bytes)
-        ax.set_xlabel(f"offset in a row of {format_size(row_bytes)} (bytes)")
-        ax.yaxis.set_major_formatter(lambda row, _: frame.offset_label(int(row * row_bytes)))
+        ax.set_yticks([row + 0.45 for row in labels], list(labels.values()))
+        figure.label_bytes(ax.xaxis, frame.byte_ticks(row_bytes, 4))
+        ax.set_xlabel(f"offset in a row of {format_size(row_bytes)}")
         ax.set_ylabel("offset from the region's first byte")
         ax.set_title("Heap map")
 
-
-def slab_text(slab, extent):
-    live = counted(len(extent.live), "object")
-    return (
-        f"slab of slot {slab.cpu}, {slab.state}: {live} of {slab.size} bytes live, "
-        f"room for {slab.capacity}, {format_size(slab.nbytes)}"
-    )
-
-
-def shares(space):
-    """What a section is used for, in words."""
-    sums = {}
-    for extent in space.extents:
-        kind = "empty slabs" if extent.is_idle else _NAMES.get(extent.kind, "page blocks")
-        sums[kind] = sums.get(kind, 0) + extent.size
-    parts = ", ".join(f"{percent(size, space.size)} {kind}" for kind, size in sums.items())
-    return f"section {space.section} of {format_size(space.size)}: {parts}"
+    def _row_labels(self, section_map, first, count, row_bytes):
+        """{row: label} of some rows, the first one among them."""
+        every = max(-(-count * len(self.maps) // _MOST_LABELS), 1)
+        labels = {
+            first + row: frame.offset_label(row * row_bytes) for row in range(0, count, every)
+        }
+        if len(self.maps) > 1:
+            labels[first] = f"section {section_map.section}: {labels[first]}"
+        return labels
 
 
-_NAMES = {"metadata": "metadata", "free": "free", "slab": "slabs"}
+def _widened(section_map, row_bytes):
+    """The rows of a section joined to longer ones; both lengths are powers of two."""
+    ratio = row_bytes // section_map.row_bytes
+    rows = [[] for _ in range(-(-len(section_map.rows) // ratio))]
+    for index, spans in enumerate(section_map.rows):
+        row, part = divmod(index, ratio)
+        shift = part * section_map.row_bytes
+        for span in spans:
+            rows[row].append(span._replace(start=span.start + shift, end=span.end + shift))
+    return rows
+
+
+def _draw(drawing, y, section_map):
+    """Draws a section; returns where what follows begins."""
+    drawing.text(frame.LEFT, y + 10, section_map.caption, fill=FAINT_INK)
+    place = strips.Rows(frame.LEFT, y + 18, frame.INNER, _ROW, section_map.row_bytes)
+    count = -(-section_map.size // section_map.row_bytes)
+    for row in range(0, count, 2):
+        label = frame.offset_label(row * section_map.row_bytes)
+        at = place.y + row * _ROW + 10
+        drawing.text(frame.LEFT - 8, at, label, size=11, fill=FAINT_INK, anchor="end")
+    strips.draw(drawing, place, section_map.content)
+    return place.y + count * _ROW + 16
+
+
+# ---- What is there ----
+
+
+class _Gathering:
+    """Makes the maps of an allocator's sections."""
+
+    def __init__(self, allocator, objects, births):
+        self._allocator, self._objects, self._births = allocator, objects, births
+        self._parts = min(len(allocator.sections), _SECTIONS)
+        self._most = strips.MOST_SPANS // max(self._parts, 1)
+
+    def map_of(self, section):
+        size = section.start - section.region_start + section.size
+        row_bytes = self._row_bytes(size)
+        sums = mosaic(self._allocator, section, 0, size, 1).sums()
+        content = self._exact(section, sums, row_bytes, size) or tiles.heap_tiles(
+            self._allocator,
+            section,
+            0,
+            size,
+            row_bytes,
+            objects=self._objects,
+            births=self._births,
+            parts=self._parts,
+        )
+        base, words = section.region_start, _shares(section, size, sums)
+        return SectionMap(section.index, base, size, row_bytes, content, words)
+
+    def _row_bytes(self, size):
+        """A power of two, so that blocks begin at the same place in each row."""
+        most, row_bytes = 48 if self._objects else 24, self._allocator.page_size
+        while -(-size // row_bytes) > most:
+            row_bytes *= 2
+        return row_bytes
+
+    def _exact(self, section, sums, row_bytes, size):
+        """Rows of spans, one for each piece; None if they are too many."""
+        count = sum(
+            pieces for kind, (_, pieces) in sums.items() if self._objects or kind != "object"
+        )
+        if count > self._most:
+            return None
+        space = self._spaces[section.index]
+        spans = list(pieces.spans(space, self._objects, self._births))
+        return tuple(_in_rows(spans, row_bytes, size)) if len(spans) <= self._most else None
+
+    @cached_property
+    def _spaces(self):
+        return spaces(self._allocator)
+
+
+def _shares(section, size, sums):
+    """What a section is used for, in words. An object lies in its slab."""
+    sizes = {
+        "metadata": size - section.size,
+        **{name: sums[kind][0] for kind, name in _NAMES.items() if kind in sums},
+        "free": free_size(sums),
+    }
+    parts = ", ".join(f"{percent(part, size)} {kind}" for kind, part in sizes.items() if part)
+    return f"section {section.index} of {format_size(size)}: {parts}"
+
+
+_NAMES = {"pages": "page blocks", "slab": "slabs", "idle": "empty slabs"}
 
 
 def _in_rows(spans, row_bytes, size):

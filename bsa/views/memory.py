@@ -1,14 +1,16 @@
 """The stacked timeline: what was asked for, what is lost on top of it, and what is free."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from bsa.svg import Drawing
 from bsa.timeline import Timeline
 from bsa.units import format_size, percent
-from bsa.views import colours, frame
+from bsa.views import colours, frame, strips
 from bsa.views.view import View
 
 _HEIGHT = 260
+_ZONES = 80  # along the events, each with a text for the pointer
 _STEPS = 300  # along the events; each shows its lowest and highest sample
 
 _BANDS = (
@@ -24,7 +26,7 @@ def memory_timeline(timeline):
     return MemoryTimeline(timeline)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MemoryTimeline(View):
     """The data: a timeline."""
 
@@ -49,6 +51,9 @@ class MemoryTimeline(View):
         across = frame.Axis(frame.LEFT, frame.RIGHT, 0, self.timeline.events)
         up = frame.Axis(y + _HEIGHT, y, 0, self.top)
         self._draw_bands(drawing, across, up)
+        zone = (frame.RIGHT - frame.LEFT) / _ZONES, _HEIGHT
+        for index, text in enumerate(self._zone_texts()):
+            strips.draw_zones(drawing, frame.LEFT + index * zone[0], y, *zone, 1, [text])
         frame.draw_levels(drawing, up, frame.byte_ticks(self.top), format_size)
         ticks = frame.event_ticks(self.timeline.events)
         frame.draw_marks(drawing, y + _HEIGHT, across, ticks, frame.events_label, "events")
@@ -63,34 +68,49 @@ class MemoryTimeline(View):
     def _draw_bands(self, drawing, across, up):
         events, bands = self.bands()
         top, floor = self.top, [0] * len(events)
-        for (name, paint), heights in zip(_BANDS, bands):
+        for (_, paint), heights in zip(_BANDS, bands):
             ceiling = [min(low + height, top) for low, height in zip(floor, heights)]
             upper = [(across(event), up(value)) for event, value in zip(events, ceiling)]
             lower = [(across(event), up(value)) for event, value in zip(events, floor)]
-            drawing.polygon([*upper, *reversed(lower)], paint, title=name)
+            drawing.polygon([*upper, *reversed(lower)], paint)
             floor = ceiling
 
-    def _description(self):
+    def _zone_texts(self):
+        """What a pointer is told along the events: the sample nearest to the middle of each zone."""
         t = self.timeline
-        at = max(range(len(t)), key=t.allocated.__getitem__)
+        for zone in range(_ZONES):
+            middle = t.events * (2 * zone + 1) // (2 * _ZONES)
+            after = bisect_left(t.event, middle, hi=len(t) - 1)
+            near = min(max(after - 1, 0), after, key=lambda at: abs(t.event[at] - middle))
+            yield self._told(near)
+
+    def _told(self, at):
+        """A sample in words."""
+        t = self.timeline
         heights = _heights(t.requested[at], t.granted[at], t.allocated[at], t.managed)
         parts = [
             f"{format_size(size)} {name} ({percent(size, t.managed)})"
             for (name, _), size in zip(_BANDS, heights)
         ]
-        return f"Where most is held, at event {t.event[at]:,}: {', '.join(parts)}"
+        return f"event {t.event[at]:,}: {', '.join(parts)}"
+
+    def _description(self):
+        t = self.timeline
+        at = max(range(len(t)), key=t.allocated.__getitem__)
+        return f"Where most is held, at {self._told(at)}"
 
     def _plot(self, ax):
-        from bsa.views.figure import rgba
+        from bsa.views import figure
 
         events, bands = self.bands()
         mebibytes = [[value / 2**20 for value in band] for band in bands]
-        paints = [rgba(paint) for _, paint in _BANDS]
-        ax.stackplot(events, *mebibytes, labels=[name for name, _ in _BANDS], colors=paints)
+        paints = [figure.rgba(paint) for _, paint in _BANDS]
+        ax.stackplot(events, *mebibytes, colors=paints)
+        ax.set_xlim(0, max(self.timeline.events, 1))
         ax.set_ylim(0, self.top / 2**20)
         ax.set_xlabel("events")
         ax.set_ylabel("memory (MiB)")
-        ax.legend(loc="upper left")
+        figure.plot_legend(ax, _BANDS)
         ax.set_title("Memory over time")
 
 

@@ -16,6 +16,12 @@ _STEPS = 60  # of a row, where they are more
 _TEXT = 11
 _BAR, _MOST_LABELS = 0.8, 16  # by matplotlib
 
+_LEGEND = (
+    ("live", colours.OBJECT),
+    ("freed by other slots, not yet taken back", colours.EMPTY_SLAB),
+    ("free", colours.FREE),
+)
+
 
 def slab_strips(allocator):
     """The slabs of every class that has any."""
@@ -27,7 +33,7 @@ def slab_strips(allocator):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlabStrips(View):
     """The data: (object size, its slabs, the fullest first) for each class."""
 
@@ -35,9 +41,7 @@ class SlabStrips(View):
 
     def picture(self):
         drawing = Drawing()
-        legend = [("live", colours.OBJECT), ("free", colours.FREE)]
-        if not self._shows_objects:
-            legend.insert(1, ("freed by other slots, not yet taken back", colours.EMPTY_SLAB))
+        legend = [_LEGEND[0], _LEGEND[-1]] if self._shows_objects else _LEGEND
         live = (
             "its live objects at their places" if self._shows_objects else "filled as far as used"
         )
@@ -63,8 +67,9 @@ class SlabStrips(View):
         draw = _draw_objects if self._shows_objects else _draw_level
         for index, slab in enumerate(slabs):
             x = frame.LEFT + index * width
-            drawing.rect(x, y, width - gap, height, colours.FREE, title=_text(slab))
+            drawing.rect(x, y, width - gap, height, colours.FREE)
             draw(drawing, x, y, width - gap, height, slab)
+        strips.draw_zones(drawing, frame.LEFT, y, width * len(slabs), height, 1, map(_text, slabs))
 
     @property
     def _shows_slabs(self):
@@ -80,12 +85,14 @@ class SlabStrips(View):
     def _draw_outline(self, drawing, y, slabs):
         """Many slabs: the levels of a few hundred of them."""
         width, height = self._width * len(slabs), _ROW - 4
-        drawing.rect(frame.LEFT, y, width, height, colours.FREE, title=_summary(slabs))
+        drawing.rect(frame.LEFT, y, width, height, colours.FREE)
         levels = [slabs[step * len(slabs) // _STEPS] for step in range(_STEPS)]
         both = [sum(_shares(slab)) for slab in levels]
         live = [_shares(slab)[0] for slab in levels]
         for shares, paint in ((both, colours.EMPTY_SLAB), (live, colours.OBJECT)):
             drawing.polygon(_outline(frame.LEFT, y, width, height, shares), paint)
+        texts = _zone_texts(slabs, max(strips.zones_for(len(self.classes)), 1))
+        strips.draw_zones(drawing, frame.LEFT, y, width, height, 1, texts)
 
     @property
     def _width(self):
@@ -99,15 +106,18 @@ class SlabStrips(View):
     def _plot(self, ax):
         from bsa.views import figure
 
-        for row, (_, slabs) in enumerate(self.classes):
-            places, shares = range(len(slabs)), [_BAR * _shares(slab)[0] for slab in slabs]
-            ax.bar(places, _BAR, 1, bottom=row, color=figure.rgba(colours.FREE))
-            ax.bar(places, shares, 1, bottom=row, color=figure.rgba(colours.OBJECT))
-        figure.plot_legend(ax, (("live", colours.OBJECT), ("free", colours.FREE)))
-        every = -(-len(self.classes) // _MOST_LABELS)
-        labelled = range(0, len(self.classes), max(every, 1))
-        ax.set_yticks([row + _BAR / 2 for row in labelled], [self.classes[i][0] for i in labelled])
-        ax.set_ylim(0, max(len(self.classes), 1))
+        classes = self.classes[::-1]  # the smallest on top, as in the SVG
+        for row, (_, slabs) in enumerate(classes):
+            edges, shares = range(len(slabs) + 1), list(map(_shares, slabs))
+            levels = ([1] * len(slabs), map(sum, shares), [live for live, _ in shares])
+            for level, (_, paint) in zip(levels, reversed(_LEGEND)):
+                tops = [row + _BAR * share for share in level]
+                ax.stairs(tops, edges, baseline=row, fill=True, color=figure.rgba(paint))
+        figure.plot_legend(ax, _LEGEND)
+        every = -(-len(classes) // _MOST_LABELS)
+        labelled = range(0, len(classes), max(every, 1))
+        ax.set_yticks([row + _BAR / 2 for row in labelled], [classes[row][0] for row in labelled])
+        ax.set_ylim(0, max(len(classes), 1))
         ax.set_ylabel("object size (bytes)")
         ax.set_xlabel("slabs, fullest first")
         ax.set_title("Slab occupancy")
@@ -137,6 +147,16 @@ def _outline(x, y, width, height, shares):
         level = y + height * (1 - share)
         corners += [(axis(bar), level), (axis(bar + 1), level)]
     return corners
+
+
+def _zone_texts(slabs, count):
+    """Of so many equal parts of the slabs: which they are, and how much of them is used."""
+    count = min(count, len(slabs))
+    bounds = [part * len(slabs) // count for part in range(count + 1)]
+    return [
+        f"slabs {first + 1:,} to {end:,} of {len(slabs):,}: {_summary(slabs[first:end])}"
+        for first, end in zip(bounds, bounds[1:])
+    ]
 
 
 def _shares(slab):

@@ -44,5 +44,6 @@ def pages_per_cell(counts, most):
 def shares(states):
     """What the pages are used for, in words."""
     names = {**{state: name for state, (name, _) in USES.items()}, _FREE_STATE: "free"}
-    parts = (f"{percent(states.count(s), len(states))} {name}" for s, name in names.items())
-    return f"{counted(len(states), 'page')}: {', '.join(parts)}"
+    counts = {name: states.count(state) for state, name in names.items()}
+    parts = [f"{percent(count, len(states))} {name}" for name, count in counts.items() if count]
+    return f"{counted(len(states), 'page')}: {', '.join(parts) or 'nothing'}"

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from bsa.mosaic import mosaic
 from bsa.pinning import Pins, pins
 from bsa.space import spaces
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size
-from bsa.views import colours, frame, strips
-from bsa.views.maps import HeapMap
-from bsa.views.strips import Span
+from bsa.views import colours, frame, pieces, strips, tiles
+from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
 
 _ROW, _LINE, _LISTED = 22, 16, 12
@@ -25,26 +25,41 @@ _LEGEND = (
 def pins_map(allocator, order, *, births=None):
     """The result of bsa.pins(), with a map of the pages it is about. Errors are those of pins()."""
     found = pins(allocator, order, births=births)
-    space = spaces(allocator)[found.section]
-    window = HeapMap((space,), True, births or {}).rows_between(
-        space, found.start, found.start + (found.page_size << order)
-    )
-    return PinsMap(found, tuple(window))
+    size = found.page_size << order
+    section = allocator.sections[found.section]
+    sums = mosaic(allocator, section, found.start, size, 1).sums()
+    if (
+        sum(count for _, count in sums.values()) > strips.MOST_SPANS // 3
+    ):  # of an object up to three
+        content = tiles.heap_tiles(
+            allocator, section, found.start, size, size, objects=True, births=births or {}
+        )
+    else:
+        space = spaces(allocator)[found.section]
+        end = found.start + size
+        content = [list(pieces.spans_between(space, found.start, end, births or {}))]
+    return PinsMap(found, content)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PinsMap(View):
-    """The data: the pins, and the spans of the window, in bytes from its beginning."""
+    """The data: the pins, and the window: a row of Spans in bytes from its beginning, or Tiles."""
 
     found: Pins
-    spans: tuple[Span, ...]
+    content: list[list[Span]] | Tiles
+
+    @property
+    def spans(self):
+        """The row."""
+        (row,) = self.content.rows if isinstance(self.content, Tiles) else self.content
+        return row
 
     def picture(self):
         drawing, found = Drawing(), self.found
         size = found.page_size << found.order
         title = f"What pins order {found.order} ({format_size(size)})"
         y = frame.draw_heading(drawing, frame.TOP, title, self._note(), self._legend())
-        strips.draw_rows(drawing, strips.Rows(frame.LEFT, y, frame.INNER, _ROW, size), [self.spans])
+        strips.draw(drawing, strips.Rows(frame.LEFT, y, frame.INNER, _ROW, size), self.content)
         axis = frame.Axis(frame.LEFT, frame.RIGHT, found.start, found.start + size)
         ticks = frame.offset_ticks(found.start, found.start + size)
         unit = "offset from the region's first byte"
@@ -53,17 +68,18 @@ class PinsMap(View):
         return drawing.finished(frame.WIDTH, y, title, self._note())
 
     def _legend(self):
-        """What there is in the window; free blocks have many shades."""
+        """What there is in the window; of Tiles, whose paints are paler, what there may be."""
         paints = {span.paint for span in self.spans}
+        merges = isinstance(self.content, Tiles)
         return [
-            *((name, paint) for name, paint in _LEGEND if paint in paints),
+            *((name, paint) for name, paint in _LEGEND if merges or paint in paints),
             ("free", colours.FREE),
         ]
 
     def _note(self):
         found = self.found
         if not found.pins:
-            return "Nothing: such a block is free, or empty slabs are all that is in the way."
+            return "Nothing does: such a block is already free, or will be by trim()."
         return (
             f"Section {found.section}: freeing {counted(len(found), 'allocation')} of "
             f"{format_size(found.size)} would give such a block, and no fewer would."
@@ -84,12 +100,13 @@ class PinsMap(View):
 
         figure.plot_rows(ax, [self.spans])
         figure.plot_legend(ax, self._legend())
-        ax.set_xlim(0, self.found.page_size << self.found.order)
+        size = self.found.page_size << self.found.order
+        ax.set_xlim(0, size)
         ax.set_yticks([])
-        ax.set_xlabel(f"offset from {self.found.start:#x} (bytes)")
-        ax.set_title(
-            f"What pins order {self.found.order}: {counted(len(self.found), 'allocation')}"
-        )
+        figure.label_bytes(ax.xaxis, frame.byte_ticks(size, 4))
+        ax.set_xlabel(f"offset from {self.found.start:#x}")
+        count = counted(len(self.found), "allocation") if self.found.pins else "none, already free"
+        ax.set_title(f"What pins order {self.found.order}: {count}")
 
 
 def described(pin):
@@ -98,6 +115,6 @@ def described(pin):
     if pin.birth is None:
         return text
     return (
-        f"{text}, {pin.birth.size:,} bytes asked for by event {pin.birth.event:,} "
+        f"{text}, {counted(pin.birth.size, 'byte')} asked for by event {pin.birth.event:,} "
         f"of thread {pin.birth.thread}"
     )

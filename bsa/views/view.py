@@ -1,5 +1,7 @@
 """What all views can do."""
 
+import textwrap
+
 from bsa import output_file
 
 
@@ -17,7 +19,12 @@ class View:
         raise NotImplementedError
 
     def save(self, path):
-        """Write an SVG file, which follows its viewer's preference for light or dark."""
+        """Write an SVG file, which follows its viewer's preference for light or dark.
+
+        InvalidParamError: the name ends in something else than .svg, say .png: that is what plot()
+        and matplotlib are for.
+        """
+        output_file.check_ending(path, ".svg", "for others use plot().figure.savefig()")
         output_file.write(path, str(self.picture()).encode())
 
     def plot(self, ax=None):
@@ -30,6 +37,10 @@ class View:
         ax = axes(ax)
         self._plot(ax)
         return ax
+
+    def __repr__(self):
+        what = textwrap.shorten(self.picture().description, 120, placeholder=" ...")
+        return f"<bsa.views.{type(self).__name__}: {what}>"
 
     def _repr_html_(self):
         return self.picture().fragment()

@@ -557,7 +557,8 @@ static bool is_memory(const struct bsa_root *root, uintptr_t address) {
     return (bsa_find_section(root, NULL, address)->derived.flags & BSA_NOT_MEMORY) == 0;
 }
 
-static bsa_status move_to_new(struct bsa_root *root, unsigned slot,
+/* A new allocation with the bytes of the old one, which stays. */
+static bsa_status copy_to_new(struct bsa_root *root, unsigned slot,
                               const struct bsa_allocation *old, size_t size, uintptr_t *address) {
     size_t kept = size < old->usable_size ? size : old->usable_size;
     uintptr_t moved;
@@ -571,13 +572,13 @@ static bsa_status move_to_new(struct bsa_root *root, unsigned slot,
         return BSA_INVALID_PARAM;
     }
     memcpy((void *)moved, (const void *)old->address, kept);
-    bsa_free_on(root, slot, old->address);
     *address = moved;
     return BSA_OK;
 }
 
-bsa_status bsa_realloc_on(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
-                          uintptr_t *address) {
+/* bsa_realloc_copy_on, untraced. */
+static bsa_status resize_or_copy(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
+                                 uintptr_t *address) {
     struct bsa_allocation was;
     bsa_status status = bsa_lookup(root, old, &was);
 
@@ -587,13 +588,33 @@ bsa_status bsa_realloc_on(struct bsa_root *root, unsigned slot, uintptr_t old, s
     *address = old;
     status = resize_in_place(root, &was, size);
     if (status == BSA_NO_MEMORY) {
-        status = move_to_new(root, slot, &was, size, address);
+        status = copy_to_new(root, slot, &was, size, address);
         if (status != BSA_OK && size <= was.usable_size) {
             status = shrink_where_it_is(root, &was, size);
         }
     }
+    return status == BSA_OK ? BSA_OK : failed(root, slot, status);
+}
+
+bsa_status bsa_realloc_copy_on(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
+                               uintptr_t *address) {
+    bsa_status status = resize_or_copy(root, slot, old, size, address);
+
+    if (status == BSA_OK) {
+        trace(root, *address == old ? BSA_TRACE_REALLOC : BSA_TRACE_ALLOC, *address, size, slot);
+    }
+    return status;
+}
+
+bsa_status bsa_realloc_on(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
+                          uintptr_t *address) {
+    bsa_status status = resize_or_copy(root, slot, old, size, address);
+
     if (status != BSA_OK) {
-        return failed(root, slot, status);
+        return status;
+    }
+    if (*address != old) {
+        bsa_free_on(root, slot, old);
     }
     trace(root, BSA_TRACE_REALLOC, *address, size, slot);
     return BSA_OK;

@@ -281,6 +281,11 @@ bsa_status bsa_free_many_on(struct bsa_root *root, unsigned slot, uintptr_t *add
                             size_t count, uintptr_t *wrong);
 size_t bsa_trim_on(struct bsa_root *root, unsigned slot);
 
+/* As bsa_realloc_on, but what moves is copied: the old allocation stays live, and the caller frees
+ * it, or, to undo the move, the new one. */
+bsa_status bsa_realloc_copy_on(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
+                               uintptr_t *address);
+
 /* --- questions ---------------------------------------------------------------------------------
  */
 
@@ -329,7 +334,8 @@ size_t bsa_live_count(const struct bsa_root *root);
 
 /* Verifies every invariant of every structure. CORRUPTION: `violation` names the first violated.
  * What it reads: all heads, lists and bitmaps, and of each section the page words below the
- * high-water mark. A section that passes is one that every operation here leaves passing. */
+ * high-water mark; damage to those from there on is not seen. Without such damage, a section that
+ * passes is one that every operation here leaves passing. */
 bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violation);
 
 /* Linux's unusable free space index and fragmentation index for a request of 2^order pages, in

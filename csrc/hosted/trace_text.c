@@ -7,8 +7,10 @@
  *     186: free 0xb6029000                   thread, block
  *     186: thread_done 0x0                   thread
  *
- * Newer files end a line with one or two times in nanoseconds; they are checked and dropped. A last
- * line without its newline is refused: half a number looks like a number. */
+ * Newer files end a line with the times in nanoseconds when the call began and ended (a
+ * thread_done: when the thread ended), the newest ones that of a free or realloc also with the
+ * bytes of the block that were in memory; these are checked and dropped. A last line without its
+ * newline is refused: half a number looks like a number. */
 #include "trace_read.h"
 
 #include <ctype.h>
@@ -17,6 +19,9 @@
 
 #define MAX_ALIGN   ((uint32_t)1 << 31)
 #define FOUND_CHARS 24
+
+/* At the end of a line, at most: two times and a number of bytes. */
+#define MORE_NUMBERS 3
 
 struct reader {
     const char *at;  /* what is not read yet of the line */
@@ -227,11 +232,11 @@ static const struct operation *read_operation(struct reader *r) {
 }
 
 static bool read_line_end(struct reader *r) {
-    uint64_t time;
+    uint64_t dropped;
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < MORE_NUMBERS; i++) {
         skip_blanks(r);
-        if (r->at < r->end && !read_decimal(r, "a time or the end of the line", &time)) {
+        if (r->at < r->end && !read_decimal(r, "a time or the end of the line", &dropped)) {
             return false;
         }
     }

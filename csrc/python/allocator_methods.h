@@ -4,6 +4,18 @@
 
 #include "allocator.h"
 
+/* managed_regions.c */
+PyObject *bsa_allocator_add_region(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames);
+PyObject *bsa_allocator_remove_region(AllocatorObject *self, PyObject *section);
+extern const char bsa_allocator_add_region_doc[], bsa_allocator_remove_region_doc[];
+
+/* allocator_options.c */
+PyObject *bsa_allocator_get_limit(AllocatorObject *self, void *ignored);
+int bsa_allocator_set_limit(AllocatorObject *self, PyObject *value, void *ignored);
+PyObject *bsa_allocator_get_on_oom(AllocatorObject *self, void *ignored);
+int bsa_allocator_set_on_oom(AllocatorObject *self, PyObject *value, void *ignored);
+
 /* allocation.c */
 PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames);
@@ -14,20 +26,25 @@ PyObject *bsa_allocator_alloc_pages_lowmem(AllocatorObject *self, PyObject *cons
                                            Py_ssize_t nargs, PyObject *kwnames);
 PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
                                PyObject *kwnames);
-PyObject *bsa_allocator_realloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs);
+extern const char bsa_allocator_alloc_doc[], bsa_allocator_alloc_from_doc[],
+    bsa_allocator_alloc_pages_doc[], bsa_allocator_alloc_pages_lowmem_doc[],
+    bsa_allocator_malloc_doc[];
+
+/* raw.c */
 PyObject *bsa_allocator_free(AllocatorObject *self, PyObject *address);
-PyObject *bsa_allocator_malloc_many(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                    PyObject *kwnames);
-PyObject *bsa_allocator_free_many(AllocatorObject *self, PyObject *addresses);
+PyObject *bsa_allocator_realloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *bsa_allocator_dealloc_pages(AllocatorObject *self, PyObject *const *args,
                                       Py_ssize_t nargs);
 PyObject *bsa_allocator_block(AllocatorObject *self, PyObject *address);
 PyObject *bsa_allocator_trim(AllocatorObject *self, PyObject *ignored);
-extern const char bsa_allocator_alloc_doc[], bsa_allocator_alloc_from_doc[],
-    bsa_allocator_alloc_pages_doc[], bsa_allocator_alloc_pages_lowmem_doc[],
-    bsa_allocator_malloc_doc[], bsa_allocator_realloc_doc[], bsa_allocator_free_doc[],
-    bsa_allocator_malloc_many_doc[], bsa_allocator_free_many_doc[],
+extern const char bsa_allocator_free_doc[], bsa_allocator_realloc_doc[],
     bsa_allocator_dealloc_pages_doc[], bsa_allocator_block_doc[], bsa_allocator_trim_doc[];
+
+/* bulk.c */
+PyObject *bsa_allocator_malloc_many(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                    PyObject *kwnames);
+PyObject *bsa_allocator_free_many(AllocatorObject *self, PyObject *addresses);
+extern const char bsa_allocator_malloc_many_doc[], bsa_allocator_free_many_doc[];
 
 /* inspection.c */
 enum bsa_number {

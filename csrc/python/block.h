@@ -4,7 +4,13 @@
 
 #include "allocator.h"
 
-enum block_state { BLOCK_LIVE = 0, BLOCK_RESIZING, BLOCK_FREED, BLOCK_DETACHED };
+enum block_state {
+    BLOCK_LIVE = 0,
+    BLOCK_RESIZING,
+    BLOCK_FREED,
+    BLOCK_DETACHED,
+    BLOCK_ORPHANED, /* the object is dead; a nested heap keeps it, and its memory */
+};
 
 struct BlockObject {
     PyObject_HEAD
@@ -29,10 +35,11 @@ PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size);
 /* Block.free(). False with an exception set. */
 bool bsa_block_free(BlockObject *block);
 
-/* The live Block of the allocator that holds the whole region, pinned as by a view; NULL: none, or
- * an exception is set. */
+/* The Block of the allocator that holds the whole region, pinned as by a view; NULL: none, or an
+ * exception is set. No reference: one to an object that is just dying could not be had. Where a
+ * pinned Block dies, its memory waits for the last pin. Without the lock, both. */
 BlockObject *bsa_block_around(AllocatorObject *self, uintptr_t start, size_t size);
-void bsa_block_unpin(BlockObject *block); /* without the lock, both */
+void bsa_block_unpin(BlockObject *block);
 
 /* Frees the memory of the queued dead Blocks; the allocator is usable. */
 void bsa_flush_queue(AllocatorObject *self);

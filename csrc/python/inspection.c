@@ -4,6 +4,7 @@
 #include "block.h"
 #include "errors.h"
 #include "lock.h"
+#include "managed_regions.h"
 
 /* Converts the address, then looks whether the allocator is open. */
 static bool to_address(AllocatorObject *self, PyObject *argument, size_t *address) {
@@ -259,16 +260,19 @@ static PyObject *tuple_of_sections(AllocatorObject *self) {
 
 PyObject *bsa_allocator_get_sections(AllocatorObject *self, void *ignored) {
     PyObject *sections;
-    struct bsa_pin pin;
+    struct bsa_call *pin;
 
     BSA_LOCK(self);
     (void)ignored;
     if (!bsa_check_open(self)) {
         return NULL;
     }
-    bsa_pin(self, &pin); /* making objects may run finalisers, which must not take sections away */
+    pin = bsa_pin(self); /* making objects may run finalisers, which must not take sections away */
+    if (pin == NULL) {
+        return NULL;
+    }
     sections = tuple_of_sections(self);
-    bsa_unpin(&pin);
+    bsa_unpin(self, pin);
     return sections;
 }
 

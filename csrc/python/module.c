@@ -82,11 +82,11 @@ static int module_exec(PyObject *module) {
     struct module_state *state = bsa_module_state(module);
 
     bsa_threads_init();
-    bsa_pins_init();
+    bsa_calls_init();
     if (bsa_add_errors(module, state) < 0 || add_types(module, state) < 0 ||
         PyModule_AddIntConstant(module, "MAX_ORDER", BSA_MAX_ORDER) < 0 ||
         bsa_trace_exec(module) < 0 || bsa_replay_exec(module) < 0 || bsa_sizing_exec(module) < 0 ||
-        bsa_placement_exec(module) < 0) {
+        bsa_placement_exec(module) < 0 || bsa_cells_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -242,7 +242,6 @@ bool bsa_region_claim(struct module_state *state, struct region *region, PyObjec
  * buffer. */
 static int region_traverse(struct region *region, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(region));
-    Py_VISIT(region->host);
     if (region->source != NULL && !region->is_opaque) {
         Py_VISIT(region->source);
         Py_VISIT(region->buffer.obj);

@@ -12,7 +12,7 @@ struct region {
     size_t size;
     PyObject *source; /* whose buffer it is; NULL for a mapping of our own */
     Py_buffer buffer;
-    BlockObject *host; /* the Block that all of it lies in; holds an export of it; or NULL */
+    BlockObject *host; /* the Block that all of it lies in, pinned, no reference; or NULL */
     PyObject *owner;   /* weak reference to the allocator that claims it */
     struct bsa_claim claim;
     bool is_claimed;

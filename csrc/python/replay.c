@@ -18,12 +18,12 @@ struct replay_call {
     PyObject *progress;         /* the same; NULL for none */
     struct bsa_columns columns;
     struct bsa_replay_entry *table;
-    PyObject *rows; /* bytes: struct bsa_sample, as many as `samples` */
+    Py_buffer given; /* the caller's table; nothing is held if there is none */
+    PyObject *rows;  /* bytes: struct bsa_sample, as many as `samples` */
     size_t samples;
     size_t sampled;
     bool skips_bad;
-    struct bsa_pin pin;
-    bool is_pinning; /* the allocator */
+    struct bsa_call *pin; /* of the allocator, or NULL */
     struct bsa_replay replay;
 };
 
@@ -42,7 +42,23 @@ static bool parse_samples(struct replay_call *call, PyObject *object) {
     return true;
 }
 
-enum { ALLOCATOR, COLUMNS, SAMPLES = COLUMNS + BSA_COLUMNS, SKIPS_BAD, PROGRESS, ARGUMENTS };
+/* Holds the table of a replay that goes on where another one ended. None: there is none. */
+static bool hold_table(struct replay_call *call, PyObject *object) {
+    if (Py_IsNone(object)) {
+        return true;
+    }
+    if (PyObject_GetBuffer(object, &call->given, PyBUF_WRITABLE) < 0) {
+        return false;
+    }
+    if ((size_t)call->given.len / sizeof *call->table < call->columns.ids ||
+        (uintptr_t)call->given.buf % _Alignof(struct bsa_replay_entry) != 0) {
+        PyErr_SetString(call->state->invalid_param, "the table has no room for every id");
+        return false;
+    }
+    return true;
+}
+
+enum { ALLOCATOR, COLUMNS, SAMPLES = COLUMNS + BSA_COLUMNS, SKIPS_BAD, PROGRESS, TABLE, ARGUMENTS };
 
 static bool parse_arguments(struct replay_call *call, PyObject *const *args, Py_ssize_t nargs) {
     int skips_bad;
@@ -64,7 +80,7 @@ static bool parse_arguments(struct replay_call *call, PyObject *const *args, Py_
     call->skips_bad = skips_bad != 0;
     call->progress = Py_IsNone(args[PROGRESS]) ? NULL : args[PROGRESS];
     return bsa_hold_columns(call->state, &call->columns, args + COLUMNS) &&
-           parse_samples(call, args[SAMPLES]);
+           parse_samples(call, args[SAMPLES]) && hold_table(call, args[TABLE]);
 }
 
 /* ---- Running ------------------------------------------------------------------------------- */
@@ -154,7 +170,7 @@ static bool run_all(struct replay_call *call) {
         PyThreadState *without_gil;
         bool goes_on;
 
-        if (!bsa_check_open(call->allocator) || !begin_batch(call)) {
+        if (!begin_batch(call)) {
             return false;
         }
         without_gil = PyEval_SaveThread();
@@ -182,7 +198,8 @@ static bool run_all(struct replay_call *call) {
 static bool prepare(struct replay_call *call) {
     uint64_t ids = call->columns.ids;
 
-    call->table = PyMem_RawCalloc(ids > 0 ? ids : 1, sizeof *call->table);
+    call->table = call->given.obj != NULL ? call->given.buf
+                                          : PyMem_RawCalloc(ids > 0 ? ids : 1, sizeof *call->table);
     if (call->table == NULL || call->samples > PY_SSIZE_T_MAX / sizeof(struct bsa_sample)) {
         PyErr_NoMemory();
         return false;
@@ -192,8 +209,10 @@ static bool prepare(struct replay_call *call) {
     if (call->rows == NULL || !bsa_check_open(call->allocator)) {
         return false;
     }
-    bsa_pin(call->allocator, &call->pin);
-    call->is_pinning = true;
+    call->pin = bsa_pin(call->allocator);
+    if (call->pin == NULL) {
+        return false;
+    }
     bsa_replay_init(&call->replay, call->allocator->root, &call->columns.events, call->table);
     call->replay.skips_bad = call->skips_bad;
     return true;
@@ -204,15 +223,18 @@ static bool run(struct replay_call *call) {
 
     BSA_LOCK(call->allocator);
     done = prepare(call) && run_all(call);
-    if (call->is_pinning) {
-        bsa_unpin(&call->pin);
+    if (call->pin != NULL) {
+        bsa_unpin(call->allocator, call->pin);
     }
     return done;
 }
 
 static void release(struct replay_call *call) {
     bsa_release_columns(&call->columns);
-    PyMem_RawFree(call->table);
+    if (call->given.obj == NULL) {
+        PyMem_RawFree(call->table);
+    }
+    PyBuffer_Release(&call->given);
     Py_XDECREF(call->rows);
 }
 
@@ -246,10 +268,15 @@ static PyObject *skipped_events(const struct bsa_replay *replay) {
     return counts;
 }
 
-PyDoc_STRVAR(replay_doc,
-             "_replay($module, allocator, op, id, size, align, thread, samples, skips_bad,\n"
-             "        progress, /)\n--\n\n"
-             "Run the events; (samples as bytes, number of survivors, skipped events by kind).");
+PyDoc_STRVAR(
+    replay_doc,
+    "_replay($module, allocator, op, id, size, align, thread, samples, skips_bad,\n"
+    "        progress, table, /)\n--\n\n"
+    "Run the events; (samples as bytes, number of survivors, skipped events by kind).\n\n"
+    "table: None, or writable memory of two 64-bit numbers an id, zero at first: there the\n"
+    "replay leaves the address (0 if it does not live) and the bytes of each block. With\n"
+    "the table of a replay before, in the same heap, it goes on from there; then survivors\n"
+    "and samples count only what has changed since.");
 
 static PyObject *core_replay(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     struct replay_call call = {.state = bsa_module_state(module)};
@@ -259,8 +286,7 @@ static PyObject *core_replay(PyObject *module, PyObject *const *args, Py_ssize_t
         PyObject *skipped = skipped_events(&call.replay);
 
         if (skipped != NULL) {
-            result =
-                Py_BuildValue("(OKN)", call.rows, (unsigned long long)call.replay.live, skipped);
+            result = Py_BuildValue("(OLN)", call.rows, (long long)call.replay.live, skipped);
         }
     }
     release(&call);

@@ -29,14 +29,17 @@ static SectionObject *section_of_record(AllocatorObject *self, struct section_re
 
 PyObject *bsa_section_new(AllocatorObject *self, struct section_record *record) {
     PyObject *section, *reference = NULL, *other;
-    struct bsa_pin pin;
+    struct bsa_call *pin;
 
-    bsa_pin(self, &pin); /* a finaliser or thread that runs now must not take the record away */
+    pin = bsa_pin(self); /* a finaliser or thread that runs now must not take the record away */
+    if (pin == NULL) {
+        return NULL;
+    }
     section = (PyObject *)section_of_record(self, record);
     if (section != NULL) {
         reference = PyWeakref_NewRef(section, NULL);
     }
-    bsa_unpin(&pin);
+    bsa_unpin(self, pin);
     other = reference == NULL ? NULL : bsa_section_get(record);
     if (reference == NULL || other != NULL) { /* or has asked for it, too */
         Py_XDECREF(reference);

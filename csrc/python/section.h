@@ -2,7 +2,7 @@
 #ifndef BSA_PY_SECTION_H
 #define BSA_PY_SECTION_H
 
-#include "allocator.h"
+#include "managed_regions.h"
 
 struct SectionObject {
     PyObject_HEAD

@@ -29,6 +29,9 @@ int bsa_add_block_type(PyObject *module, struct module_state *state);
 int bsa_add_walk_type(PyObject *module, struct module_state *state);
 int bsa_add_stats_type(PyObject *module, struct module_state *state);
 
+/* Adds _cells (cells.c) to the module; -1 with an exception set on failure. */
+int bsa_cells_exec(PyObject *module);
+
 /* Visits what the spare Block objects refer to: each its type. */
 int bsa_visit_spare_blocks(struct module_state *state, visitproc visit, void *context);
 

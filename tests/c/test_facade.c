@@ -742,6 +742,26 @@ static void a_failed_realloc_leaves_the_old_allocation_as_it_was(void) {
     heap_close(&heap);
 }
 
+static void a_realloc_that_copies_can_be_undone(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uintptr_t object = must_alloc(heap.root, 0, 100), copy;
+
+    fill(object, 100, 1);
+    EXPECT_OK(bsa_realloc_copy_on(heap.root, 0, object, 112, &copy));
+    EXPECT_EQUAL(object, copy); /* in place: there is no copy */
+    EXPECT_OK(bsa_realloc_copy_on(heap.root, 0, object, 5000, &copy));
+    EXPECT(copy != object && is_filled(copy, 100, 1) && is_filled(object, 100, 1));
+    EXPECT_EQUAL(2, bsa_live_count(heap.root));
+    must_free(heap.root, 0, copy);
+    EXPECT_OK(bsa_realloc_copy_on(heap.root, 0, object, 5000, &copy));
+    must_free(heap.root, 0, object);
+    EXPECT_EQUAL(1, bsa_live_count(heap.root));
+    EXPECT_REFUSED(BSA_NOT_ALLOCATED, heap.root,
+                   bsa_realloc_copy_on(heap.root, 0, object, 8, &copy));
+    EXPECT_SOUND(heap.root);
+    heap_close(&heap);
+}
+
 /* --- bulk --------------------------------------------------------------------------------------
  */
 
@@ -941,6 +961,14 @@ static void hooks_are_called_around_and_never_under_a_lock(void) {
         object = must_alloc(heap.root, 1, 50);
         must_free(heap.root, 0, object);
         bsa_trim_on(heap.root, 1);
+        object = must_alloc(heap.root, 2, 50);
+        hooked.traces = 0;
+        EXPECT_OK(bsa_realloc_copy_on(heap.root, 2, object, 60, &grown));
+        expect_traced(&hooked, BSA_TRACE_REALLOC, object, 60);
+        EXPECT_OK(bsa_realloc_copy_on(heap.root, 2, object, 5000, &grown));
+        expect_traced(&hooked, BSA_TRACE_ALLOC, grown, 5000);
+        must_free(heap.root, 2, object);
+        must_free(heap.root, 2, grown);
         EXPECT_EQUAL(10, hooked.enters);
         EXPECT_EQUAL(0, hooked.inside);
         EXPECT_EQUAL(0, hooked.held);
@@ -1272,6 +1300,7 @@ int main(void) {
     RUN(realloc_moves_what_would_waste_half_of_itself);
     RUN(realloc_reads_no_byte_behind_the_old_allocation);
     RUN(a_failed_realloc_leaves_the_old_allocation_as_it_was);
+    RUN(a_realloc_that_copies_can_be_undone);
     RUN(bulk_allocation_is_all_or_nothing);
     RUN(bulk_freeing_refuses_all_if_one_is_wrong);
     RUN(hooks_are_called_around_and_never_under_a_lock);

@@ -381,6 +381,21 @@ static void step_free_pages(struct state *s) {
     }
 }
 
+/* In one call, or in two. */
+static bsa_status reallocate(struct state *s, unsigned slot, uintptr_t old, size_t size,
+                             uintptr_t *address) {
+    bsa_status status;
+
+    if (size % 2 == 0) {
+        return bsa_realloc_on(s->root, slot, old, size, address);
+    }
+    status = bsa_realloc_copy_on(s->root, slot, old, size, address);
+    if (status == BSA_OK && *address != old) {
+        EXPECT_OK(bsa_free_on(s->root, slot, old));
+    }
+    return status;
+}
+
 static void step_realloc(struct state *s) {
     unsigned slot = take_slot(s);
     struct live *live = take_live(s), was;
@@ -391,7 +406,7 @@ static void step_realloc(struct state *s) {
     if (live == NULL) {
         return;
     }
-    status = bsa_realloc_on(s->root, slot, live->address, size, &address);
+    status = reallocate(s, slot, live->address, size, &address);
     if (status != BSA_OK) {
         EXPECT(size > live->usable || slot >= s->slots);
         expect_explained(s, status, size, 0, slot);
