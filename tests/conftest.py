@@ -15,6 +15,7 @@ except ImportError:
 else:
     # No deadlines: sanitizer builds and busy machines are slow, and no test is about time.
     relaxed = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+    settings.register_profile("brief", max_examples=10, **relaxed)
     settings.register_profile("dev", max_examples=50, **relaxed)
     settings.register_profile("ci", max_examples=100, **relaxed)
     settings.register_profile("nightly", max_examples=5000, **relaxed)
