@@ -165,14 +165,14 @@ class _Heap:
     options: dict
     samples: int
 
-    def run(self, trace):
+    def run(self, trace, progress):
         options = {"cpus": min(max(trace.threads, 1), MOST_SLOTS), **self.options}
         size = options.pop("size", None)
         if size is None:
             kind = {name: options[name] for name in ("page_size", "cpus") if name in options}
-            size = smallest_heap(trace, **kind)
+            size = smallest_heap(trace, progress=progress, **kind)
         with _core.Allocator(size, **options) as heap:
-            timeline = replay(trace, heap, samples=self.samples)
+            timeline = replay(trace, heap, samples=self.samples, progress=progress)
         return Row(self.name, self.options, _metrics_of(timeline, size, trace.peak[1]), timeline)
 
 
@@ -196,8 +196,8 @@ class _Reference:
     name: str
     options: dict
 
-    def run(self, trace):
-        size = reference_extent(trace, self.name, **self.options)
+    def run(self, trace, progress):
+        size = reference_extent(trace, self.name, progress=progress, **self.options)
         found = {"size": size, "times_peak": metrics.times_peak(size, trace.peak[1])}
         return Row(self.name, self.options, found)
 
@@ -247,7 +247,14 @@ def _unpacked(packed):
     return _Parcel(pickle.loads(zlib.decompress(packed)))
 
 
-_delivered = None  # the parcel that this process was started with
+def _run(task, parcel, progress=None):
+    try:
+        return task.run(parcel.trace, progress)
+    except Exception as error:
+        return _failed(task, error)
+
+
+_delivered = None  # the parcel that this process was forked with
 
 
 def _deliver(parcel):
@@ -259,40 +266,58 @@ def _run_delivered(task):
     return _run(task, _delivered)
 
 
-def _run(task, parcel):
+def _can_fork():
+    """Whether a forked child is safe: a lock that another thread held would stay locked there. Threads
+    that Python knows nothing of count, too; where they cannot be counted, there may be some."""
     try:
-        return task.run(parcel.trace)
-    except Exception as error:
-        return _failed(task, error)
-
-
-def _start_method():
-    """How to start processes: as multiprocessing would, but a process of several threads (a notebook's
-    kernel) is not forked, since a lock that one of them holds would stay locked in the child."""
-    import multiprocessing
-
-    method = multiprocessing.get_context().get_start_method()
-    return "forkserver" if method == "fork" and threading.active_count() > 1 else method
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 @contextmanager
 def _submitting(trace, executor, tasks):
-    """Gives a function that submits a task and returns its future. A pool of our own gets the trace
-    when a process starts; to another executor it goes with each task."""
-    # Here: at the top they would make `import bsa` take a third longer.
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
+    """Gives a function that submits a task and returns its future."""
     parcel = _Parcel(trace)
     if executor is not None:
         yield lambda task: executor.submit(_run, task, parcel)
         return
-    workers = max(min(tasks, os.cpu_count() or 1), 1)
-    context = get_context(_start_method())
-    with ProcessPoolExecutor(workers, context, _deliver, (parcel,)) as pool:
+    own_pool = _processes if _can_fork() else _threads
+    with own_pool(max(min(tasks, os.cpu_count() or 1), 1), parcel) as submit:
+        yield submit
+
+
+@contextmanager
+def _processes(workers, parcel):
+    """Forked, so they have the trace already, and need no __main__ that can be imported."""
+    # Here: at the top they would make `import bsa` take a third longer.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, get_context("fork"), _deliver, (parcel,)) as pool:
         try:
             yield lambda task: pool.submit(_run_delivered, task)
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _threads(workers, parcel):
+    """The work is in C, without the GIL. An exception (Ctrl-C) ends it within milliseconds."""
+    from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+    stopped = threading.Event()
+
+    def go_on(*done):
+        if stopped.is_set():
+            raise CancelledError
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield lambda task: pool.submit(_run, task, parcel, go_on)
+        except BaseException:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -382,9 +407,10 @@ def compare(trace, configurations, *, samples=1000, references=REFERENCES, heade
     anything is run: an option that no configuration has, or what is no dict. InvalidParamError:
     there is no configuration, or no such reference, or the one is named like the other.
 
-    `executor` is any concurrent.futures.Executor, which stays open; None: a pool of processes of
-    this machine, for which a script needs the usual `if __name__ == "__main__":` where processes
-    are not forked. On a terminal and in Jupyter, progress is shown.
+    `executor` is any concurrent.futures.Executor, which stays open; None: a pool of forked processes
+    or, where forking is not safe (this process has several threads, as a notebook's kernel has), of
+    threads, which are as fast. So no script needs `if __name__ == "__main__":` for it. On a terminal
+    and in Jupyter, progress is shown.
     """
     # Here: at the top it would make `import bsa` take longer.
     from concurrent.futures import Executor

@@ -16,7 +16,7 @@ from bsa.views import colours, page_map, strips
 _COLUMNS = 96
 _CELLS = 24 * _COLUMNS  # at most, over all sections
 _SECTIONS = 12  # at most; of further ones only the number is told
-_CELL = 6  # units of the picture
+_CELL, _GAP = 6, 1  # units of the picture; the gap is between rows
 _PINS_SHOWN = 20
 
 
@@ -85,11 +85,15 @@ def comparison_html(comparison):
 
 
 def comparison_table(comparison):
-    """The table alone."""
+    """The table alone, of so many rows as the bars show."""
     from bsa.compare import SHOWN, texts_of
+    from bsa.views.comparing import MOST_ROWS
 
-    rows = "".join(_comparison_row(texts_of(row)) for row in comparison.rows)
+    texts = [texts_of(row) for row in comparison.rows[:MOST_ROWS]]
+    if len(comparison) > MOST_ROWS:
+        texts.append([f"and {len(comparison) - MOST_ROWS:,} more"])
     headings = ["", *(heading for heading, _, _ in SHOWN)]
+    rows = "".join(map(_comparison_row, texts))
     return f"<table><tr>{_cells('th', headings)}</tr>{rows}</table>"
 
 
@@ -253,13 +257,13 @@ def _objects(slab):
 
 def _cell_picture(cells, title, description, zones):
     """Cells in rows; a pointer held over a zone of them is shown its text."""
-    drawing = Drawing()
+    drawing, pitch = Drawing(), _CELL + _GAP
     for paint, path in strips.strokes(cells, _COLUMNS).items():
-        drawing.cells(0, 0, _CELL, _CELL, path, paint)
+        drawing.cells(0, -_GAP / 2, _CELL, pitch, path, paint, filled=_CELL / pitch)
     for (start, end), text in zip(_zones(len(cells)), zones):
         row, column = divmod(start, _COLUMNS)
-        place = column * _CELL, row * _CELL, (end - start) * _CELL, _CELL
+        place = column * _CELL, row * pitch, (end - start) * _CELL, pitch
         strips.draw_zones(drawing, *place, 1, [text])
     width = min(len(cells), _COLUMNS) * _CELL
-    height = -(-len(cells) // _COLUMNS) * _CELL
+    height = -(-len(cells) // _COLUMNS) * pitch - _GAP
     return drawing.finished(width, height, title, description).fragment()

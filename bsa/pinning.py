@@ -6,13 +6,14 @@ blocks, one each; of slabs, every live object. One pass over what is live finds 
 """
 
 import operator
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsa._core import MAX_ORDER, InvalidParamError
 from bsa.births import Birth
+from bsa.space import free_after_trim, free_spaces
 from bsa.units import counted, format_size
-from bsa.space import Space, free_after_trim, spaces
 
 
 class Pin(NamedTuple):
@@ -75,72 +76,82 @@ def pins(allocator, order, *, births=None):
     order = operator.index(order)
     if not 0 <= order <= MAX_ORDER:
         raise InvalidParamError(f"order {order} is not in 0 to {MAX_ORDER}")
-    windows = [window for space in spaces(allocator) for window in _cheapest(space, order)]
-    if not windows:
+    candidates = [space for space in free_spaces(allocator) if _windows(space, order)]
+    if not candidates:
         raise InvalidParamError(f"no section has room for a block of order {order}")
-    best = min(windows, key=lambda window: (window.cost, window.space.base))
-    return Pins(
-        order,
-        allocator.page_size,
-        best.space.section,
-        (best.page << order) * allocator.page_size - best.space.base,
-        tuple(_pins_in(best, order, births or {})),
+    window = _free_window(candidates, order)
+    if window is None:
+        window = _cheapest_window(allocator, candidates, order)
+    start = (window << order) * allocator.page_size
+    space = next(space for space in candidates if window in _windows(space, order))
+    found = _pins_in(allocator, space, start, start + (allocator.page_size << order), births or {})
+    return Pins(order, allocator.page_size, space.section, start - space.base, tuple(sorted(found)))
+
+
+def _windows(space, order):
+    """The windows that lie in the heap: window w has the pages from w << order on."""
+    return range(-(-space.first_page >> order), space.end_page >> order)
+
+
+def _free_window(candidates, order):
+    """The lowest window that is free once idle slabs are given back; None: none is."""
+    free = (
+        page >> order
+        for space in candidates
+        for pages in free_after_trim(space)[order:]
+        for page in pages
     )
+    return min(free, default=None)
 
 
-class _Window(NamedTuple):
-    """Pages page << order up to (page + 1) << order."""
+def _cheapest_window(allocator, candidates, order):
+    """The window that the fewest allocations touch; of equals that of the fewest bytes, the lowest."""
+    counts, sizes = _costs(allocator, candidates, order)
+    rooms = (_windows(space, order) for space in candidates)
+    return min(
+        (counts[window], sizes[window], window)
+        for room in rooms
+        for window in counts
+        if window in room
+    )[-1]
 
-    cost: tuple  #: (allocations, bytes)
-    space: Space
-    page: int
+
+def _costs(allocator, candidates, order):
+    """{window: allocations} and {window: bytes}: what keeps each of the windows in use. Of those that
+    one block fills, which all cost the same, some will do: so a block of a million pages costs no
+    more time than a small one."""
+    shift = allocator.page_size.bit_length() - 1 + order
+    counts = defaultdict(int)
+    sizes = defaultdict(int)
+    for address, size, allocations, granted in _in_use(allocator, candidates):
+        low, high = address >> shift, address + size - 1 >> shift
+        for window in (low,) if low == high else {low, low + 1, high}:
+            counts[window] += allocations
+            sizes[window] += granted
+    return counts, sizes
 
 
-def _cheapest(space, order):
-    """The cheapest window of a section; none if it has no room for one."""
-    first, end = -(-space.first_page >> order), space.end_page >> order
-    if first >= end:
-        return
-    free = [page for pages in free_after_trim(space)[order:] for page in pages]
-    if free:
-        yield _Window((0, 0), space, min(free) >> order)
-        return
-    costs = {}
+def _in_use(allocator, candidates):
+    """(address, size, number of allocations, their bytes) of each page block, and of each slab that
+    is not idle."""
+    for space in candidates:
+        for extent in space.extents:
+            if extent.kind == "slab" and not extent.is_idle:
+                size = extent.live * extent.slab.size
+                yield extent.slab.base, extent.size, extent.live, size
+    page_size = allocator.page_size
+    for address, size, _ in allocator.walk():
+        if size >= page_size:  # objects are smaller
+            yield address, size, 1, size
+
+
+def _pins_in(allocator, space, start, end, births):
+    """What lies, at least in part, between two addresses of the section: of a slab all objects."""
+    objects = set()
     for extent in space.extents:
-        count, size = _cost(extent)
-        for window in _windows(space, extent, order, first, end) if count else ():
-            before = costs.get(window, (0, 0))
-            costs[window] = before[0] + count, before[1] + size
-    page = min(costs, key=lambda window: (costs[window], window))
-    yield _Window(costs[page], space, page)
-
-
-def _cost(extent):
-    """(allocations, bytes) that keep the extent in use."""
-    if extent.kind == "slab":
-        return extent.live, extent.live * extent.slab.size
-    return (0, 0) if extent.kind in ("free", "metadata") else (1, extent.size)
-
-
-def _windows(space, extent, order, first, end):
-    """The windows that an extent touches. Of those it fills, which all cost the same, one will do:
-    so a block of a million pages costs no more time than a small one."""
-    start = space.page_of(extent)
-    low = max(start >> order, first)
-    high = min(start + extent.size // space.page_size - 1 >> order, end - 1)
-    return sorted({low, low + 1, high}) if high > low else range(low, high + 1)
-
-
-def _pins_in(window, order, births):
-    space, page_size = window.space, window.space.page_size
-    start = (window.page << order) * page_size - space.base
-    for extent in space.extents:
-        if extent.end <= start or extent.start >= start + (page_size << order):
-            continue
-        if extent.kind == "slab":
-            for address in extent.slab.objects():
-                kind = space.owned.get(address, "object")
-                yield Pin(address, extent.slab.size, kind, births.get(address))
-        elif extent.kind not in ("free", "metadata"):
-            address = space.base + extent.start
-            yield Pin(address, extent.size, extent.kind, births.get(address))
+        if extent.kind == "slab" and extent.slab.base < end and space.base + extent.end > start:
+            objects.update(extent.slab.objects())
+    page_size = allocator.page_size
+    for address, size, kind in allocator.walk():
+        if address in objects or (size >= page_size and address < end and address + size > start):
+            yield Pin(address, size, kind, births.get(address))

@@ -65,13 +65,14 @@ class Space(NamedTuple):
         return min((self.end_page - self.first_page).bit_length() - 1, MAX_ORDER)
 
 
-def spaces(allocator):
-    """A Space for each section."""
+def spaces(allocator, start=0, end=1 << 64):
+    """A Space for each section. Of page blocks those alone that touch addresses from `start` to `end`."""
     page_size, blocks, owned = allocator.page_size, [], {}
     for item in allocator.walk():
         address, size, kind = item
-        if size >= page_size:
-            blocks.append(item)  # objects are smaller
+        if size >= page_size:  # objects are smaller
+            if address < end and address + size > start:
+                blocks.append(item)
         elif kind != "object":
             owned[address] = kind
     return _spaces(allocator, blocks, owned)

@@ -71,14 +71,16 @@ class Drawing:
     def polygon(self, points, fill, *, title=None):
         self._add("polygon", title, points=_points(points), fill=fill)
 
-    def cells(self, x, y, width, height, path, stroke):
-        """Strokes `path`, whose unit is a cell of that size, without blurring its edges."""
+    def cells(self, x, y, width, height, path, stroke, *, filled=1):
+        """Strokes `path`, whose unit is a cell of that size, without blurring its edges. `filled`: the
+        share of the height that is painted; the rest is the gap between rows."""
         self._add(
             "path",
             None,
             d=path,
             stroke=stroke,
             fill="none",
+            stroke_width=None if filled == 1 else f"{filled:.3g}",
             shape_rendering="crispEdges",
             transform=f"translate({number(x)} {number(y)}) scale({width:.6g} {height:.6g})",
         )

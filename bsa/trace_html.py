@@ -20,6 +20,7 @@ _ODDITIES = (
     "unknown_reallocs",
     "missed_frees",
     "pieces",
+    "lost",
     "torn",
 )
 
@@ -64,6 +65,10 @@ def _origin(meta):
     for name in ("source", "workload"):
         if name in meta:
             yield name, str(meta[name])[:_WORDS]
+    if meta.get("status"):
+        yield "status", f"{str(meta['status'])[:_WORDS]}: the program failed"
+    if meta.get("cut"):
+        yield "recording", "cut short"
     odd = [
         f"{name.replace('_', ' ')}: {meta[name]:,}"
         for name in _ODDITIES

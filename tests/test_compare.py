@@ -5,8 +5,11 @@ import inspect
 import io
 import math
 import multiprocessing
+import os
 import pickle
-import threading
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -19,6 +22,8 @@ from bsa import _core, progress
 from bsa.compare import COLUMNS, OPTIONS, REFERENCES, reference_extent
 from bsa.timeline import columns
 from bsa.trace import Trace, TraceOp
+
+comparing = sys.modules["bsa.compare"]  # bsa.compare is the function
 
 ALLOC, ZALLOC, REALLOC, FREE = TraceOp
 TRACE = random_trace(1500, seed=1)
@@ -319,49 +324,86 @@ def test_a_comparison_comes_back_from_pickle():
 # ---- Executors ----
 
 
-def test_processes_give_the_same_rows_and_the_trace_travels_once():
-    configurations = {"4k": {}, "1k": {"page_size": 1024}, "too small": {"size": 1 << 20}}
-    in_processes = bsa.compare(TRACE, configurations)
-    assert in_processes == compare(configurations)
+CONFIGURATIONS = {"4k": {}, "1k": {"page_size": 1024}, "too small": {"size": 1 << 20}}
+
+# Without `if __name__ == "__main__":`, which nobody writes who has not been told to.
+SCRIPT = """
+import pickle, sys, threading
+import bsa
+ended = threading.Event()
+for _ in range(int(sys.argv[1])):
+    threading.Thread(target=ended.wait).start()
+comparison = bsa.compare(*pickle.load(sys.stdin.buffer))
+ended.set()
+pickle.dump((comparison, "concurrent.futures.process" in sys.modules), sys.stdout.buffer)
+"""
 
 
-def test_processes_that_are_not_forked_do_too():
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_script_needs_no_guard_and_is_forked_only_without_threads(threads, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", path, str(threads)],
+        input=pickle.dumps((TRACE, CONFIGURATIONS)),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    comparison, is_forked = pickle.loads(done.stdout)
+    assert comparison == compare(CONFIGURATIONS)
+    assert is_forked == (threads == 0)
+
+
+def test_threads_of_our_own_give_the_same_rows(monkeypatch):
+    monkeypatch.setattr(comparing, "_can_fork", lambda: False)
+    assert bsa.compare(TRACE, CONFIGURATIONS) == compare(CONFIGURATIONS)
+
+
+class Patient:
+    """A task that takes seconds, unless it is ended."""
+
+    name, options = "patient", {}
+
+    def run(self, trace, progress):
+        for _ in range(1000):
+            progress(0)
+            time.sleep(0.005)
+        return comparing.Row(self.name, self.options)
+
+
+def test_threads_of_our_own_end_when_an_exception_does():
+    parcel = comparing._Parcel(TRACE)
+    with pytest.raises(KeyboardInterrupt), comparing._threads(1, parcel) as submit:
+        future = submit(Patient())
+        raise KeyboardInterrupt
+    assert future.cancelled() or future.result().error == "CancelledError"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        comparing._Heap("smallest", {}, 10),
+        comparing._Heap("sized", {"size": 8 << 20}, 10),
+        comparing._Reference("tlsf", {"header": 8}),
+    ],
+    ids=lambda task: task.name,
+)
+def test_every_task_can_be_ended(task):
+    def stop(*done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task.run(TRACE, stop)
+
+
+def test_processes_that_are_not_forked_do_and_lose_what_cannot_be_sent():
     context = multiprocessing.get_context("spawn")
+    asked = {"4k": {}, "asks": {"on_oom": lambda heap, size: False}}
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
-        comparison = bsa.compare(TRACE, {"4k": {}}, executor=executor)
-    assert comparison == compare({"4k": {}})
-
-
-@pytest.fixture
-def contexts(monkeypatch):
-    """The contexts of the pools that are made; if there is a first, it is used instead."""
-    made, pool = [], concurrent.futures.ProcessPoolExecutor
-
-    def make(workers, context, *rest):
-        made.append(context)
-        return pool(1, made[0], *rest)
-
-    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", make)
-    return made
-
-
-def test_our_own_pool_works_where_processes_are_not_forked(contexts):
-    contexts.append(multiprocessing.get_context("spawn"))
-    assert bsa.compare(TRACE, {"4k": {}}) == compare({"4k": {}})
-    assert len(contexts) == 2
-
-
-def test_a_process_of_several_threads_is_not_forked(contexts):
-    in_use = threading.Event()
-    thread = threading.Thread(target=in_use.wait)
-    thread.start()
-    try:
-        comparison = bsa.compare(TRACE, {"4k": {}})
-    finally:
-        in_use.set()
-        thread.join()
-    assert comparison == compare({"4k": {}})
-    assert contexts[0].get_start_method() != "fork"
+        comparison = bsa.compare(TRACE, asked, executor=executor, references=())
+    assert comparison["4k"] == compare({"4k": {}})["4k"]
+    assert "lambda" in comparison["asks"].error
 
 
 def test_threads_give_the_same_rows_and_stay_open():
@@ -433,13 +475,6 @@ def test_what_waits_in_an_executor_is_cancelled_by_ctrl_c(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bsa.compare(random_trace(50, 0), {"a": {}, "b": {}}, executor=executor)
     assert [future.cancelled() for future in executor.futures] == [False] + 4 * [True]
-
-
-def test_a_configuration_that_cannot_be_sent_is_told():
-    comparison = bsa.compare(
-        random_trace(50, 0), {"a": {"on_oom": lambda heap, size: False}, "b": {}}, references=()
-    )
-    assert "lambda" in comparison["a"].error and not comparison["b"].error
 
 
 class Terminal(io.StringIO):

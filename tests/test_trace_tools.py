@@ -306,6 +306,15 @@ def test_an_empty_trace_shows_that_it_is():
 def test_what_was_odd_is_shown():
     trace = bsa.Trace.from_columns([4, 1], [9, 9], [0, 8], bad="skip")
     assert "unknown frees: 1" in words(parsed(trace))
+    trace.meta["lost"] = 1234
+    assert "unknown frees: 1, lost: 1,234" in words(parsed(trace))
+
+
+def test_that_the_program_failed_or_recording_it_ended_is_shown(trace):
+    trace.meta.update(status=0, cut=False)
+    assert not re.search("failed|cut short", words(parsed(trace)))
+    trace.meta.update(status=139, cut=True)
+    assert "status 139: the program failed recording cut short" in words(parsed(trace))
 
 
 def test_words_of_others_are_escaped_and_cut(trace):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bsa.views import asking, colours, comparing, memory, page_map, pinning, tree
+from bsa.views import asking, colours, comparing, memory, page_map, pinning, strips, tree
 from bsa.views.maps import HeapMap
 
 GROUNDS = {"light": ("#ffffff", "#1f2933"), "dark": ("#16191d", "#e4e7eb")}  # ground and ink
@@ -91,6 +91,23 @@ def test_colours_can_be_told_from_their_ground(ground, sight):
     nothing = colours.Paint(GROUNDS[ground][0])
     for name, paint in itertools.chain(*LEGENDS.values()):
         assert distance(paint, nothing, ground, sight) > 5, name
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("legend", ["pages", "objects", "page map", "pins"])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_so_can_the_paler_shades_of_merged_cells(legend, ground, sight, quarters):
+    """Of cells that are in use alike, and from what is free."""
+    names = {name for name, _ in LEGENDS[legend]} - {"metadata"}  # which shares few cells
+    paints = [
+        (name, paint if "free" in name else strips.faded(paint, quarters / 4))
+        for name, paint in LEGENDS[legend]
+        if name in names
+    ]
+    for (name, one), (other_name, other) in itertools.combinations(paints, 2):
+        if name != other_name:
+            assert distance(one, other, ground, sight) > 5, (name, other_name)
 
 
 def test_the_measure_finds_what_the_colour_blind_confuse():

@@ -414,7 +414,7 @@ def test_cells_have_the_paint_of_most_of_what_is_used_paler_for_less():
     spans = [Span(0, 10, blue), Span(10, 13, red), Span(13, 20, colours.FREE, is_free=True)]
     cells = strips.cells_of(spans, 30, 3)
     assert cells[0] == blue
-    assert (cells[1].colour, cells[1].opacity) == ("red", 0.6)
+    assert (cells[1].colour, cells[1].opacity) == ("red", 0.67)
     assert cells[2] is None
 
 

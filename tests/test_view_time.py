@@ -1,5 +1,6 @@
 """Views of timelines, comparisons and traces."""
 
+import dataclasses
 import collections
 import random
 import xml.etree.ElementTree as ElementTree
@@ -226,6 +227,22 @@ def test_all_rows_of_a_comparison_are_shown(comparison):
     html = ElementTree.fromstring(comparison._repr_html_())
     assert [row[0].text for row in html.iter("tr")][1:] == list(comparison)
     assert len(html.find(f"{SVG}svg").findall(f"{SVG}line")) >= len(comparison) - 1
+
+
+def test_of_very_many_rows_some_are_shown_and_the_number_of_the_others(comparison):
+    kinds = [comparison["4k"], comparison["tiny"], comparison["tlsf"]]
+    rows = [dataclasses.replace(row, name=f"{row.name} {k}") for k in range(400) for row in kinds]
+    many = bsa.Comparison(rows, comparison.events, comparison.trace_peak)
+    html = many._repr_html_()
+    assert len(html) < 300_000
+    tree = ElementTree.fromstring(html)
+    shown = [row[0].text for row in tree.iter("tr")][1:]
+    assert shown[:-1] == list(many)[: len(shown) - 1]
+    assert shown[-1] == f"and {1200 - len(shown) + 1:,} more"
+    picture = tree.find(f"{SVG}svg")
+    texts = [text.text for text in picture.iter(f"{SVG}text")]
+    assert shown[-1] in texts and picture.find(f"{SVG}desc").text.endswith(shown[-1])
+    assert set(shown) < set(texts) and list(many)[len(shown) - 1] not in texts
 
 
 def test_every_picture_has_a_title_and_a_description(trace, timeline, comparison):

@@ -81,6 +81,16 @@ def test_the_map_has_the_colour_of_each_page(heap):
     block.free()
 
 
+def test_the_rows_of_the_map_have_a_gap_between_them(heap):
+    heap.malloc(PAGE)
+    (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
+    rows = -(-heap.total_pages // 96)
+    assert float(picture.get("height")) == 7 * rows - 1
+    for path in picture.iter(f"{SVG}path"):
+        _, pitch = re.search(r"scale\(([\d.]+) ([\d.]+)\)", path.get("transform")).groups()
+        assert float(path.get("stroke-width")) * float(pitch) == pytest.approx(6, abs=0.01)
+
+
 def test_the_map_has_a_title_and_a_description(heap):
     heap.malloc(PAGE)
     (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
@@ -143,7 +153,7 @@ def test_cells_partly_in_use_are_paler():
     with bsa.Allocator(64 << 20, cpus=1) as heap:
         heap.malloc(PAGE)
         (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
-    assert [p.get("stroke-opacity") for p in picture.iter(f"{SVG}path")] == ["0.4", "0.3"]
+    assert [p.get("stroke-opacity") for p in picture.iter(f"{SVG}path")] == ["0.5", "0.3"]
 
 
 def test_a_closed_allocator_says_so():

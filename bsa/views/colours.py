@@ -16,7 +16,8 @@ SLAB = OBJECT = Paint(ORANGE)
 EMPTY_SLAB = Paint(PURPLE)
 LOSS = Paint(VERMILLION)
 REQUESTED = Paint(GREEN)
-SLACK = Paint(ORANGE, 0.3)
+SLACK = Paint(ORANGE, 0.28)  # in maps: paler than the palest cell of objects
+HELD = Paint(ORANGE, 0.45)  # the same as an amount, in bands and bars
 METADATA = Paint("currentColor", 0.8)
 FREE = Paint(GREY, 0.3)
 

@@ -8,6 +8,8 @@ from bsa.units import format_size
 from bsa.views import colours, frame
 from bsa.views.view import View
 
+MOST_ROWS = 60  #: are shown; of further ones only the number is told
+
 _ROW, _BAR = 26, 18
 _NAMES = 200  # width of the names
 _NOTES = 170
@@ -16,7 +18,7 @@ _PARTS = (
     ("requested", "requested", colours.REQUESTED),
     ("size classes", "class_rounding", colours.LOSS),
     ("powers of two", "page_rounding", Paint(colours.PURPLE)),
-    ("unused in slabs", "slab_slack", colours.SLACK),
+    ("unused in slabs", "slab_slack", colours.HELD),
     ("free", "free", colours.FREE),
 )
 _METADATA, _REFERENCE = colours.METADATA, Paint(colours.SKY)
@@ -45,9 +47,14 @@ class ComparisonBars(View):
     note: str  #: what the bytes are
 
     @property
+    def shown(self):
+        """The bars that the picture has room for."""
+        return self.bars[:MOST_ROWS]
+
+    @property
     def top(self):
-        """The most bytes that a bar stands for."""
-        return max([1, *(sum(size for _, size, _ in bar.parts) for bar in self.bars)])
+        """The most bytes that one of these stands for."""
+        return max([1, *(sum(size for _, size, _ in bar.parts) for bar in self.shown)])
 
     def picture(self):
         drawing = Drawing()
@@ -56,12 +63,19 @@ class ComparisonBars(View):
         y = frame.draw_heading(drawing, frame.TOP, "What each heap needs", note, self._legend())
         left = frame.MARGIN + _NAMES
         axis = frame.Axis(left, frame.RIGHT - _NOTES, 0, self.top)
-        end = y + _ROW * len(self.bars)
-        for index, bar in enumerate(self.bars):
+        end = y + _ROW * len(self.shown)
+        for index, bar in enumerate(self.shown):
             _draw_bar(drawing, y + index * _ROW, axis, bar, axis(self.trace_peak))
         frame.draw_marks(drawing, end, axis, frame.byte_ticks(self.top, 8), format_size)
-        words = "; ".join(f"{bar.name}: {bar.note}" for bar in self.bars)
+        words = "; ".join([*(f"{bar.name}: {bar.note}" for bar in self.shown), *self._more()])
+        for text in self._more():
+            drawing.text(left - 8, end + 16, text, fill=FAINT_INK, anchor="end")
         return drawing.finished(frame.WIDTH, end + 30, "What each heap needs", words)
+
+    def _more(self):
+        """What stands for the bars that are not shown, if there are any."""
+        hidden = len(self.bars) - len(self.shown)
+        return [f"and {hidden:,} more"] if hidden else []
 
     def _legend(self):
         """The paints there are, by the first name of each; none if they tell nothing apart."""

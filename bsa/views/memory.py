@@ -16,7 +16,7 @@ _STEPS = 300  # along the events; each shows its lowest and highest sample
 _BANDS = (
     ("requested", colours.REQUESTED),
     ("lost by rounding up", colours.LOSS),
-    ("held beyond that", colours.SLACK),
+    ("held beyond that", colours.HELD),
     ("free", colours.FREE),
 )
 

@@ -35,9 +35,10 @@ def pins_map(allocator, order, *, births=None):
             allocator, section, found.start, size, size, objects=True, births=births or {}
         )
     else:
-        space = spaces(allocator)[found.section]
-        end = found.start + size
-        content = [list(pieces.spans_between(space, found.start, end, births or {}))]
+        start, end = found.start, found.start + size
+        base = section.region_start
+        space = spaces(allocator, base + start, base + end)[found.section]
+        content = [list(pieces.spans_between(space, start, end, births or {}))]
     return PinsMap(found, content)
 
 

@@ -143,7 +143,7 @@ def dominant(parts):
 def faded(paint, used):
     """The paint of a cell of which a share is in use: pale even for a little, in four steps."""
     quarters = min(-int(-4 * used // 1), 4)  # a quarter begun counts
-    return paint._replace(opacity=round(paint.opacity * (0.4 + 0.2 * (quarters - 1)), 2))
+    return paint._replace(opacity=round(paint.opacity * (0.5 + (quarters - 1) / 6), 2))
 
 
 def strokes(cells, columns):
