@@ -242,32 +242,54 @@ class Slab:
 class Cache:
     """The slabs of one class and slot. A full slab is on no list."""
 
+    REMEMBERED = 10  # objects at most
+    GROUP = 64  # objects of a slab that are looked at together
+
     def __init__(self) -> None:
-        self.current: Slab | None = None  # objects are taken from it, lowest first
-        self.partial: list[Slab] = []  # first in, first out
+        self.freed: list[tuple[Slab, int]] = []  # remembered; the last one is handed out first
+        self.current: Slab | None = None  # then objects are taken from it
+        self.group = 0  # of the current slab's objects: where the last one was found
+        self.partial: list[Slab] = []  # first in, first out; some may have run out of free objects
         self.empty: Slab | None = None  # kept; a second one goes back
         self.remote: list[Slab] = []  # with pending frees; the last one is taken back first
         self.retired: list[Slab] = []  # to be given back, the last one first
 
     def take(self) -> tuple[Slab, int] | None:
         """A free object, or None: needs a slab."""
+        if self.freed:
+            slab, index = self.freed.pop()
+            slab.free.remove(index)
+            return slab, index
         if self.current is None or not self.current.free:
             self.drain()
         if self.current is None or not self.current.free:
-            if self.partial:
-                self.current = self.partial.pop(0)
-            else:
-                self.current, self.empty = self.empty, None
+            self._next_current()
         if self.current is None:
             return None
-        index = min(self.current.free)
+        index = min(self.current.free, key=lambda i: (i // self.GROUP != self.group, i))
+        self.group = index // self.GROUP
         self.current.free.remove(index)
         return self.current, index
+
+    def set_current(self, slab: Slab | None) -> None:
+        self.current, self.group = slab, 0
+
+    def _next_current(self) -> None:
+        """Turn to the first partial slab with a free object, or else the empty one."""
+        while self.partial:
+            slab = self.partial.pop(0)
+            if slab.free:
+                self.set_current(slab)
+                return
+        self.set_current(self.empty)
+        self.empty = None
 
     def put(self, slab: Slab, index: int) -> None:
         """Free an object, as the owner."""
         slab.free.add(index)
-        self._relist(slab, 1)
+        if len(self.freed) < self.REMEMBERED:
+            self.freed.append((slab, index))
+        self._relist(slab)
 
     def put_remote(self, slab: Slab, index: int) -> None:
         """Free an object, as anybody else."""
@@ -279,10 +301,9 @@ class Cache:
         """Take back what others have freed."""
         while self.remote:
             slab = self.remote.pop()
-            freed = len(slab.pending)
             slab.free |= slab.pending
             slab.pending.clear()
-            self._relist(slab, freed)
+            self._relist(slab)
 
     def trim(self) -> None:
         """Drain, and give up all that is empty."""
@@ -291,24 +312,29 @@ class Cache:
             self.retired.append(self.empty)
             self.empty = None
         if self.current is not None and self.current.is_empty:
+            self.freed.clear()
             self.retired.append(self.current)
             self.current = None
 
-    def _relist(self, slab: Slab, freed: int) -> None:
-        """Put a slab in which `freed` objects have just become free where it belongs."""
-        was_full = len(slab.free) == freed
+    def _relist(self, slab: Slab) -> None:
+        """Put a slab in which objects have just become free where it belongs.
+
+        When one becomes empty, and is not the one that stays current, all is forgotten.
+        """
         if slab is self.current:
             if slab.is_empty and self.empty is not None:
                 self.current = None
+                self.freed.clear()
                 self.retired.append(slab)
         elif slab.is_empty:
-            if not was_full:
+            if slab in self.partial:
                 self.partial.remove(slab)
+            self.freed.clear()
             if self.empty is not None or (self.current is not None and self.current.is_empty):
                 self.retired.append(slab)
             else:
                 self.empty = slab
-        elif was_full:
+        elif slab not in self.partial:
             self.partial.append(slab)
 
     def state_of(self, slab: Slab) -> str:
@@ -363,7 +389,7 @@ class SlabModel:
             if block is not None:
                 slab = Slab(block, cpu, size, slab_capacity(self.page_size, size, order))
                 self.slabs.append(slab)
-                self.caches[cpu][size].current = slab
+                self.caches[cpu][size].set_current(slab)
                 return True
         return False
 

@@ -112,7 +112,8 @@ static bool add_slab(struct bsa_root *root, struct bsa_cache *cache) {
     }
 }
 
-/* An object from the cache or from a new slab, counted, or 0. The caller owns the slot. */
+/* The slow half of taking an object: from the cache's next slab or from a new one, or 0. The caller
+ * owns the slot. */
 static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
                                 struct bsa_cache *cache) {
     uintptr_t address = bsa_cache_refill(&root->space, cache);
@@ -126,45 +127,36 @@ static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
     if (address == 0 && add_slab(root, cache)) {
         address = bsa_cache_take(cache);
     }
-    if (address != 0) {
-        bsa_tally_add(slot->counted_in, cache->object_size);
-    }
     return address;
 }
 
-static uintptr_t object_take_slow(struct bsa_root *root, unsigned number, struct bsa_slot *slot,
-                                  struct bsa_cache *cache) {
+static uintptr_t object_take(struct bsa_root *root, struct bsa_slot *slot,
+                             struct bsa_cache *cache) {
     bool locked = bsa_enter_slot(root, slot);
-    uintptr_t address = object_or_slab(root, slot, cache);
+    uintptr_t address = bsa_cache_take(cache);
 
-    bsa_leave_slot(root, slot, locked);
     if (address == 0) {
-        bsa_trim_on(root, number);
-        locked = bsa_enter_slot(root, slot);
         address = object_or_slab(root, slot, cache);
-        bsa_leave_slot(root, slot, locked);
     }
+    if (address != 0) {
+        bsa_tally_add(slot->counted_in, 1, cache->object_size);
+        bsa_unpoison_new(bsa_find_section(root, NULL, address), address, cache->object_size);
+    }
+    bsa_leave_slot(root, slot, locked);
     return address;
 }
 
 static bsa_status object_alloc(struct bsa_root *root, unsigned number, unsigned class_index,
                                uintptr_t *address) {
     struct bsa_slot *slot = bsa_slot_of(root, number);
-    struct bsa_cache *cache;
-    bool locked;
 
     if (slot == NULL) {
         return BSA_INVALID_PARAM;
     }
-    cache = &slot->caches[class_index];
-    locked = bsa_enter_slot(root, slot);
-    *address = bsa_cache_take(cache);
-    if (*address != 0) {
-        bsa_tally_add(slot->counted_in, cache->object_size);
-    }
-    bsa_leave_slot(root, slot, locked);
+    *address = object_take(root, slot, &slot->caches[class_index]);
     if (*address == 0) {
-        *address = object_take_slow(root, number, slot, cache);
+        bsa_trim_on(root, number);
+        *address = object_take(root, slot, &slot->caches[class_index]);
     }
     return *address == 0 ? BSA_NO_MEMORY : BSA_OK;
 }
@@ -188,78 +180,72 @@ static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root, struct
 /* What the freeing of an object brings about where its slab changes its list. */
 static BSA_SLOW_PATH bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
                                              struct bsa_slab slab) {
-    bsa_cache_relist(&root->space, cache, slab, 1);
+    bsa_cache_relist(&root->space, cache, slab);
     bsa_give_back_retired(root, cache);
     return BSA_OK;
 }
 
-static BSA_SLOW_PATH bsa_status object_free_locked(struct bsa_root *root, struct bsa_slot *slot,
-                                                   struct bsa_slab slab, struct bsa_page *page,
-                                                   uint64_t word, uint32_t capacity,
-                                                   uint32_t index) {
-    struct bsa_cache *cache = &slot->caches[bsa_word_class(word)];
-    bsa_status status = BSA_NOT_ALLOCATED;
-    bool must_relist = false, locked = bsa_enter_slot(root, slot);
-
-    /* Under the lock the word may say that another thread of this slot has freed the slab away; the
-     * list is not compared, for it may have changed. */
-    if ((bsa_page_word(page) ^ word) << (64 - BSA_WORD_LIST_SHIFT) == 0) {
-        status = bsa_cache_free(cache, slab, page, capacity, index, &must_relist);
-    }
-    if (status == BSA_OK) {
-        bsa_tally_remove(slot->counted_in, 1, cache->object_size);
-        if (must_relist) {
-            freed_rarely(root, cache, slab);
-        }
-    }
-    bsa_leave_slot(root, slot, locked);
-    return status;
-}
-
-static BSA_FAST_PATH bsa_status object_free_local(struct bsa_root *root, struct bsa_slot *slot,
-                                                  struct bsa_slab slab, struct bsa_page *page,
-                                                  uint64_t word, uint32_t capacity,
-                                                  uint32_t index) {
+/* Frees an object of the slot, which is the caller's own for now. */
+static BSA_FAST_PATH bsa_status object_free_own(struct bsa_root *root, struct bsa_slot *slot,
+                                                struct bsa_slab slab, uint64_t word,
+                                                const struct bsa_object *object) {
     struct bsa_cache *cache = &slot->caches[bsa_word_class(word)];
     bool must_relist;
 
-    if (BSA_UNLIKELY(atomic_load_explicit(&slot->mode, memory_order_relaxed) == BSA_SLOT_SHARED)) {
-        return object_free_locked(root, slot, slab, page, word, capacity, index);
-    }
-    if (BSA_UNLIKELY(bsa_cache_free(cache, slab, page, capacity, index, &must_relist) != BSA_OK)) {
+    if (BSA_UNLIKELY(bsa_cache_free(cache, object, &must_relist) != BSA_OK)) {
         return BSA_NOT_ALLOCATED;
     }
     bsa_tally_remove(slot->counted_in, 1, cache->object_size);
     return BSA_LIKELY(!must_relist) ? BSA_OK : freed_rarely(root, cache, slab);
 }
 
-/* Frees the object at the address, in the slab whose head's word is `word`. INVALID_PARAM between
- * two objects and in the tail. */
-static BSA_FAST_PATH bsa_status object_free(struct bsa_root *root, unsigned number,
-                                            struct bsa_slot *slot, struct bsa_slab slab,
-                                            struct bsa_page *page, uint64_t word,
-                                            uintptr_t address) {
-    const struct bsa_class *class = &root->space.classes.classes[bsa_word_class(word)];
-    uintptr_t offset = address - bsa_page_address(slab.section, slab.head);
-    uint32_t index = bsa_object_index(class, (uint32_t)offset);
-    uint32_t capacity = class->capacity[bsa_word_order(word)];
+static bsa_status object_free_entered(struct bsa_root *root, struct bsa_slot *slot,
+                                      struct bsa_slab slab, uint64_t word,
+                                      const struct bsa_object *object) {
+    bool locked = bsa_enter_slot(root, slot);
+    bsa_status status = BSA_NOT_ALLOCATED;
 
-    if (BSA_UNLIKELY(index >= capacity)) {
-        return BSA_INVALID_PARAM;
+    /* By now another thread of this slot may have freed the slab away; the list is not compared,
+     * for it may have changed. */
+    if ((uint32_t)bsa_page_word(object->page) == (uint32_t)word) {
+        status = object_free_own(root, slot, slab, word, object);
     }
-    bsa_poison_if_live(slab, index, address, class->size);
-    if (BSA_LIKELY(bsa_word_slot(word) == number)) {
-        return object_free_local(root, slot, slab, page, word, capacity, index);
-    }
-    return object_free_remote(root, slab, word, index);
+    bsa_leave_slot(root, slot, locked);
+    return status;
 }
 
-/* The page's head, if the page is in a slab; else the page itself. */
-static inline bsa_page_index head_of(const struct bsa_section *section, bsa_page_index page) {
-    uint32_t back = bsa_word_back(bsa_word_at(section, page));
+/* Finds the object that starts at the address, on a page of a slab: `page` has that word. False:
+ * none does, between two objects and in the tail. */
+static BSA_FAST_PATH bool find_object(const struct bsa_root *root, struct bsa_slab page,
+                                      uint64_t word, uintptr_t address, struct bsa_slab *slab,
+                                      struct bsa_object *object) {
+    const struct bsa_shape *shape = &root->space.classes.shapes[bsa_word_shape(word)];
+    struct bsa_section *section = page.section;
+    uint32_t index;
 
-    /* `back` is bsa's own writing, but it may be of a slab that was given up meanwhile. */
-    return back <= page ? page - back : page;
+    *slab = (struct bsa_slab){section, page.head - bsa_word_back(word)};
+    index = bsa_object_index(shape, (uint32_t)(address - bsa_page_address(section, slab->head)));
+    if (BSA_UNLIKELY(index == UINT32_MAX)) {
+        return false;
+    }
+    *object = bsa_slab_object(*slab, index, address);
+    bsa_poison_if_live(*slab, index, address, shape->size);
+    return true;
+}
+
+/* Frees the object at the address, on a page of a slab: `page` has that word. */
+static bsa_status object_free(struct bsa_root *root, unsigned number, struct bsa_slab page,
+                              uint64_t word, uintptr_t address) {
+    struct bsa_slab slab;
+    struct bsa_object object;
+
+    if (!find_object(root, page, word, address, &slab, &object)) {
+        return BSA_INVALID_PARAM;
+    }
+    if (bsa_word_slot(word) == number) {
+        return object_free_entered(root, &root->space.slots[number], slab, word, &object);
+    }
+    return object_free_remote(root, slab, word, object.index);
 }
 
 /* --- pages -------------------------------------------------------------------------------------
@@ -378,17 +364,16 @@ bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, siz
                         unsigned flags, uintptr_t *address) {
     /* The common case first: a small object, as it comes, of a slot that needs no lock and has one
      * at hand. Whatever else there is to think of, the general way does. */
-    if (BSA_LIKELY(size <= root->space.classes.largest && (align | flags) == 0 &&
-                   number < root->space.slot_count && root->hooks.trace == NULL)) {
+    if (BSA_LIKELY(number < root->space.slot_count && (align | flags) == 0)) {
         struct bsa_slot *slot = &root->space.slots[number];
 
-        if (BSA_LIKELY(atomic_load_explicit(&slot->mode, memory_order_relaxed) !=
-                       BSA_SLOT_SHARED)) {
-            struct bsa_cache *cache = &slot->caches[bsa_class_of_size(size)];
-            uintptr_t taken = bsa_cache_take_here(cache);
+        if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
+            struct bsa_cache *cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
+            uintptr_t taken = bsa_cache_take(cache);
 
             if (BSA_LIKELY(taken != 0)) {
-                bsa_tally_add(slot->counted_in, cache->object_size);
+                bsa_tally_add(slot->counted_in, 1, cache->object_size);
+                bsa_unpoison_new(bsa_find_section(root, NULL, taken), taken, cache->object_size);
                 *address = taken;
                 return BSA_OK;
             }
@@ -457,29 +442,22 @@ bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_
 /* --- free --------------------------------------------------------------------------------------
  */
 
-static BSA_FAST_PATH bsa_status free_untraced(struct bsa_root *root, unsigned number,
-                                              uintptr_t address) {
-    struct bsa_slot *slot = bsa_slot_of(root, number);
-    struct bsa_section *section = bsa_find_section(root, slot, address);
-    struct bsa_slab slab;
-    struct bsa_page *page;
+static bsa_status free_untraced(struct bsa_root *root, unsigned number, uintptr_t address) {
+    struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, number), address);
+    struct bsa_slab page;
     uint64_t word;
     size_t size;
 
-    if (BSA_UNLIKELY(section == NULL)) {
+    if (section == NULL) {
         return is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
     }
-    slab = (struct bsa_slab){section, head_of(section, bsa_page_of(section, address))};
-    page = bsa_slab_page(slab);
-    word = bsa_page_word(page);
-    if (BSA_LIKELY(bsa_word_state(word) == BSA_SLAB)) {
-        return object_free(root, number, slot, slab, page, word, address);
-    }
-    return bsa_pages_free(root, section, address, 1, &size);
+    page = (struct bsa_slab){section, bsa_page_of(section, address)};
+    word = bsa_page_word(bsa_slab_page(page));
+    return bsa_word_state(word) == BSA_SLAB ? object_free(root, number, page, word, address)
+                                            : bsa_pages_free(root, section, address, 1, &size);
 }
 
-static BSA_SLOW_PATH bsa_status free_traced(struct bsa_root *root, unsigned number,
-                                            uintptr_t address) {
+static bsa_status free_traced(struct bsa_root *root, unsigned number, uintptr_t address) {
     struct bsa_allocation was = {0};
     bsa_status status = bsa_lookup(root, address, &was);
 
@@ -492,9 +470,36 @@ static BSA_SLOW_PATH bsa_status free_traced(struct bsa_root *root, unsigned numb
     return status;
 }
 
+static BSA_SLOW_PATH bsa_status free_general(struct bsa_root *root, unsigned number,
+                                             uintptr_t address) {
+    return root->hooks.trace == NULL ? free_untraced(root, number, address)
+                                     : free_traced(root, number, address);
+}
+
 bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address) {
-    return BSA_LIKELY(root->hooks.trace == NULL) ? free_untraced(root, number, address)
-                                                 : free_traced(root, number, address);
+    /* The common case first: an object of the slot's own, which needs no lock, in the section that
+     * the last one was in. */
+    if (BSA_LIKELY(number < root->space.slot_count)) {
+        struct bsa_slot *slot = &root->space.slots[number];
+        struct bsa_section *section =
+            atomic_load_explicit(&slot->last_section, memory_order_acquire);
+
+        if (BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))) {
+            struct bsa_slab page = {section, bsa_page_of(section, address)}, slab;
+            /* Relaxed: where the slot owns the slab, it has written the word itself. */
+            uint64_t word = atomic_load_explicit(&bsa_slab_page(page)->word, memory_order_relaxed);
+
+            if (BSA_LIKELY(bsa_owner_bits(word) ==
+                           atomic_load_explicit(&slot->fast_owner, memory_order_relaxed))) {
+                struct bsa_object object;
+
+                return BSA_LIKELY(find_object(root, page, word, address, &slab, &object))
+                           ? object_free_own(root, slot, slab, word, &object)
+                           : BSA_INVALID_PARAM;
+            }
+        }
+    }
+    return free_general(root, number, address);
 }
 
 bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,

@@ -37,12 +37,10 @@ static bool is_empty(const struct bsa_space *space, struct bsa_slab slab) {
     return bsa_slab_page(slab)->free_count == capacity_of(space, slab);
 }
 
-static bool is_current(const struct bsa_cache *cache, struct bsa_slab slab) {
-    return cache->page == bsa_slab_page(slab);
-}
-
-/* The list a slab is on is part of its state: every move says from where. */
-static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_state to) {
+/* The list a slab is on is part of its state: every move says from where. With the list goes the
+ * free count at which a free must look at it again. */
+static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_state to,
+                 uint32_t relist_at) {
     struct bsa_page *page = bsa_slab_page(slab);
     uint64_t word = bsa_page_word(page);
 
@@ -50,12 +48,13 @@ static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_s
     (void)from;
     bsa_page_set_word(
         page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), bsa_word_slot(word), to));
+    page->relist_at = (uint16_t)relist_at;
 }
 
 static void partial_append(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
     struct bsa_page *page = bsa_slab_page(slab);
 
-    move(slab, BSA_SLAB_FULL, BSA_SLAB_PARTIAL);
+    move(slab, BSA_SLAB_FULL, BSA_SLAB_PARTIAL, capacity_of(space, slab));
     page->prev = cache->last_partial;
     page->next = BSA_NO_PAGE;
     if (cache->last_partial.value != 0) {
@@ -68,11 +67,11 @@ static void partial_append(struct bsa_space *space, struct bsa_cache *cache, str
     cache->last_partial = number_of(slab);
 }
 
-static void partial_remove(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
-                           enum bsa_slab_state to) {
+/* Afterwards the slab counts as full: it is on no list. */
+static void partial_remove(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
     struct bsa_page *page = bsa_slab_page(slab);
 
-    move(slab, BSA_SLAB_PARTIAL, to);
+    move(slab, BSA_SLAB_PARTIAL, BSA_SLAB_FULL, 1);
     if (page->prev.value != 0) {
         bsa_slab_page(slab_at(space, page->prev, slab.section))->next = page->next;
     } else {
@@ -86,26 +85,46 @@ static void partial_remove(struct bsa_space *space, struct bsa_cache *cache, str
 }
 
 static void set_current(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
+    move(slab, BSA_SLAB_FULL, BSA_SLAB_CURRENT,
+         cache->empty.value != 0 ? capacity_of(space, slab) : BSA_NEVER_RELISTED);
     cache->slab = slab;
     cache->page = bsa_slab_page(slab);
-    cache->bits = bsa_local_bits(slab.section, slab.head);
+    cache->bits = bsa_slab_bits(slab);
     cache->base = bsa_page_address(slab.section, slab.head);
     cache->word = 0;
-    cache->capacity = capacity_of(space, slab);
-    cache->words = (cache->capacity + 63) / 64;
+    cache->words = (capacity_of(space, slab) + 63) / 64;
 }
 
 void bsa_cache_forget_current(struct bsa_cache *cache) {
-    static const _Atomic uint64_t no_bits; /* has none to clear, so is never written */
+    static const struct bsa_bits no_bits; /* has none to clear, so is never written */
 
     cache->page = NULL;
-    cache->bits = (_Atomic uint64_t *)(uintptr_t)&no_bits;
-    cache->word = cache->words = cache->capacity = 0;
+    cache->bits = (struct bsa_bits *)(uintptr_t)&no_bits;
+    cache->word = cache->words = 0;
 }
 
 static void drop_current(struct bsa_cache *cache) {
-    move(cache->slab, BSA_SLAB_CURRENT, BSA_SLAB_FULL);
+    move(cache->slab, BSA_SLAB_CURRENT, BSA_SLAB_FULL, 1);
     bsa_cache_forget_current(cache);
+}
+
+/* Keeps the slab, empty and on no list; BSA_NO_PAGE: keeps none. The current one is given up when
+ * it becomes empty as well. */
+static void keep_empty(struct bsa_space *space, struct bsa_cache *cache, bsa_page_no kept) {
+    cache->empty = kept;
+    if (cache->words != 0) {
+        cache->page->relist_at =
+            (uint16_t)(kept.value != 0 ? capacity_of(space, cache->slab) : BSA_NEVER_RELISTED);
+    }
+}
+
+/* Takes the empty slab from its place; it is on no list then. */
+static struct bsa_slab take_empty(struct bsa_space *space, struct bsa_cache *cache) {
+    struct bsa_slab slab = slab_at(space, cache->empty, cache->slab.section);
+
+    move(slab, BSA_SLAB_EMPTY, BSA_SLAB_FULL, 1);
+    keep_empty(space, cache, BSA_NO_PAGE);
+    return slab;
 }
 
 /* `slab` is on no list, and empty. */
@@ -127,34 +146,36 @@ static bool is_named(struct bsa_slab slab) {
 static void keep_or_retire(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
     bool have_one = cache->empty.value != 0 || (cache->words != 0 && is_empty(space, cache->slab));
 
+    cache->remembered = 0;
     if (is_named(slab)) {
         partial_append(space, cache, slab);
     } else if (have_one) {
         retire(cache, slab);
     } else {
-        move(slab, BSA_SLAB_FULL, BSA_SLAB_EMPTY);
-        cache->empty = number_of(slab);
+        move(slab, BSA_SLAB_FULL, BSA_SLAB_EMPTY, BSA_NEVER_RELISTED);
+        keep_empty(space, cache, number_of(slab));
     }
 }
 
 BSA_SLOW_PATH void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache,
-                                    struct bsa_slab slab, uint32_t freed) {
-    bool empty = is_empty(space, slab);
-    bool was_full = bsa_slab_page(slab)->free_count == freed;
+                                    struct bsa_slab slab) {
+    unsigned list = bsa_word_list(bsa_page_word(bsa_slab_page(slab)));
 
-    if (is_current(cache, slab)) {
-        if (empty && cache->empty.value != 0) {
-            drop_current(cache);
-            keep_or_retire(space, cache, slab);
+    if (!is_empty(space, slab)) {
+        if (list == BSA_SLAB_FULL) {
+            partial_append(space, cache, slab);
         }
-    } else if (was_full && !empty) {
-        partial_append(space, cache, slab);
-    } else if (empty) {
-        if (!was_full) {
-            partial_remove(space, cache, slab, BSA_SLAB_FULL);
-        }
-        keep_or_retire(space, cache, slab);
+        return;
     }
+    if (list == BSA_SLAB_CURRENT) {
+        if (cache->empty.value == 0) {
+            return;
+        }
+        drop_current(cache);
+    } else if (list == BSA_SLAB_PARTIAL) {
+        partial_remove(space, cache, slab);
+    }
+    keep_or_retire(space, cache, slab);
 }
 
 /* --- remote frees ------------------------------------------------------------------------------
@@ -187,13 +208,10 @@ static void drain_slab(struct bsa_space *space, struct bsa_cache *cache, struct 
     bool waited = bsa_word_list(bsa_page_word(bsa_slab_page(slab))) == BSA_SLAB_PARTIAL &&
                   is_empty(space, slab); /* for this drain: see keep_or_retire */
 
-    if (is_current(cache, slab)) {
-        cache->word = 0;
-    }
     cache->taken_back += freed;
     cache->drained += freed;
     if (freed != 0 || waited) {
-        bsa_cache_relist(space, cache, slab, freed);
+        bsa_cache_relist(space, cache, slab);
     }
 }
 
@@ -222,47 +240,58 @@ void bsa_cache_drain(struct bsa_space *space, struct bsa_cache *cache) {
 /* --- refilling ---------------------------------------------------------------------------------
  */
 
-uintptr_t bsa_cache_take(struct bsa_cache *cache) {
-    uintptr_t address = bsa_cache_take_here(cache);
+/* Takes the object of the current slab with the lowest address; 0 if there is none. */
+static uintptr_t search_current(struct bsa_cache *cache) {
+    uintptr_t address = 0;
 
-    while (address == 0 && cache->word + 1 < cache->words) {
-        cache->word++;
-        address = bsa_cache_take_here(cache);
+    if (cache->words != 0 && cache->page->free_count != 0) {
+        cache->word = 0;
+        while ((address = bsa_cache_take_here(cache)) == 0) {
+            cache->word++;
+        }
     }
     return address;
 }
 
-uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache) {
-    uintptr_t address;
-
-    bsa_cache_drain(space, cache);
-    address = bsa_cache_take(cache);
-    if (address != 0) {
-        return address;
-    }
-    if (cache->words != 0) {
-        drop_current(cache);
-    }
-    if (cache->first_partial.value != 0) {
+/* Makes the first partial slab with a free object the current one, or else the empty one. Those
+ * without left the list in spirit when their last object was taken. */
+static void next_current(struct bsa_space *space, struct bsa_cache *cache) {
+    while (cache->first_partial.value != 0) {
         struct bsa_slab slab = slab_at(space, cache->first_partial, cache->slab.section);
 
-        partial_remove(space, cache, slab, BSA_SLAB_CURRENT);
-        set_current(space, cache, slab);
-    } else if (cache->empty.value != 0) {
-        struct bsa_slab slab = slab_at(space, cache->empty, cache->slab.section);
-
-        cache->empty = BSA_NO_PAGE;
-        move(slab, BSA_SLAB_EMPTY, BSA_SLAB_CURRENT);
-        set_current(space, cache, slab);
+        partial_remove(space, cache, slab);
+        if (bsa_slab_page(slab)->free_count != 0) {
+            set_current(space, cache, slab);
+            return;
+        }
     }
-    return bsa_cache_take(cache);
+    if (cache->empty.value != 0) {
+        set_current(space, cache, take_empty(space, cache));
+    }
+}
+
+uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache) {
+    uintptr_t address = search_current(cache);
+
+    BSA_ASSERT(cache->remembered == 0);
+    if (address == 0) {
+        bsa_cache_drain(space, cache);
+        address = search_current(cache);
+    }
+    if (address == 0) {
+        if (cache->words != 0) {
+            drop_current(cache);
+        }
+        next_current(space, cache);
+        address = search_current(cache);
+    }
+    return address;
 }
 
 void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
                         unsigned order) {
     BSA_ASSERT(cache->words == 0);
     bsa_slab_create(&space->classes, slab, order, cache->class_index, cache->slot);
-    move(slab, BSA_SLAB_FULL, BSA_SLAB_CURRENT);
     set_current(space, cache, slab);
 }
 
@@ -271,17 +300,12 @@ void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct
 
 void bsa_cache_trim(struct bsa_space *space, struct bsa_cache *cache) {
     bsa_cache_drain(space, cache);
-    if (cache->empty.value != 0) {
-        struct bsa_slab slab = slab_at(space, cache->empty, cache->slab.section);
-
-        if (!is_named(slab)) {
-            cache->empty = BSA_NO_PAGE;
-            move(slab, BSA_SLAB_EMPTY, BSA_SLAB_FULL);
-            retire(cache, slab);
-        }
+    if (cache->empty.value != 0 && !is_named(slab_at(space, cache->empty, cache->slab.section))) {
+        retire(cache, take_empty(space, cache));
     }
     if (cache->words != 0 && is_empty(space, cache->slab) && !is_named(cache->slab)) {
         drop_current(cache);
+        cache->remembered = 0;
         retire(cache, cache->slab);
     }
 }
@@ -299,10 +323,8 @@ bool bsa_cache_take_retired(struct bsa_space *space, struct bsa_cache *cache,
 
 void bsa_cache_adopt(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
     struct bsa_page *page = bsa_slab_page(slab);
-    uint64_t word = bsa_page_word(page);
 
-    bsa_page_set_word(page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), cache->slot,
-                                          BSA_SLAB_FULL));
+    page->relist_at = 1;
     cache->total += capacity_of(space, slab) - page->free_count;
     if (is_empty(space, slab)) {
         keep_or_retire(space, cache, slab);

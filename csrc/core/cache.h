@@ -9,8 +9,16 @@
  * Each slab is on at most one list, and its page word says on which (enum bsa_slab_state): it is
  * the current one, objects are taken from; or partial, waiting first in first out (a slab just
  * become partial has one free object; by the time it reaches the front it has many); or the one
- * empty slab kept; or full, on no list until something in it is freed. Taking an object, freeing
- * one and learning of remote frees are O(1) in the number of slabs and objects.
+ * empty slab kept; or full, on no list until something in it is freed.
+ *
+ * Before all that, a cache gives the objects that it *remembers*: up to BSA_REMEMBERED of those
+ * freed last, last freed first. They are free in the bitmaps like any other, so nothing is lost
+ * when they are forgotten; and they are as free as when they were remembered, because bitmaps are
+ * searched only when none is remembered, and all are forgotten when a slab becomes empty. A partial
+ * slab may so run out of free objects where it stands; it leaves the list when its turn comes.
+ *
+ * Taking an object, freeing one and learning of remote frees are O(1) in the number of slabs and
+ * objects; taking amortised, because of the slabs on the list that have run out.
  *
  * Locking: the slot's owner for all but bsa_cache_push_remote. */
 #ifndef BSA_CACHE_H
@@ -19,41 +27,64 @@
 #include "directory.h"
 #include "slab.h"
 
+enum { BSA_REMEMBERED = 10, BSA_NEVER_RELISTED = 0 };
+
 struct bsa_cache {
+    uint32_t object_size;
+    uint32_t remembered; /* objects in `freed` */
+
     /* The current slab. Where there is none, `words` is 0, `page` is NULL, `bits` is a word without
      * bits. */
-    struct bsa_slab slab;
-    struct bsa_page *page;
-    _Atomic uint64_t *bits;
-    uintptr_t base; /* address of object 0 */
-    uint32_t word;  /* no word of the bitmap before it has a free object */
+    uint32_t word; /* of the bitmap: where objects are looked for next */
     uint32_t words;
-    uint32_t object_size;
-    uint32_t capacity; /* of the current slab */
-    uint16_t class_index, slot;
+    struct bsa_bits *bits;
+    uintptr_t base; /* address of object 0 */
+    struct bsa_page *page;
 
-    bsa_page_no first_partial, last_partial, empty;
-    bsa_page_no retired; /* a chain of slabs to be given back */
     uint64_t total;      /* objects handed out, ever */
     uint64_t taken_back; /* of those, freed locally or drained */
+    uint16_t class_index, slot;
+    struct bsa_slab slab; /* the current one; later a hint where others may be found */
+    bsa_page_no first_partial, last_partial, empty;
+    bsa_page_no retired; /* a chain of slabs to be given back */
     uint64_t drained;    /* taken back from remote frees, not yet accounted for by who counts */
     uint64_t pending;    /* serial roots: freed remotely, not yet drained */
     uint64_t overlaps;   /* objects found freed from two sides at once */
+    struct bsa_object freed[BSA_REMEMBERED];
 
     _Alignas(BSA_CACHE_LINE) _Atomic uint32_t remote; /* top of the stack of slabs to drain */
 };
 
 enum bsa_slot_mode { BSA_SLOT_SHARED = 0, BSA_SLOT_ATTACHED, BSA_SLOT_SERIAL };
 
+/* A number and its peak, kept as the peak and how far below it the number is: so the sign of what
+ * is counted anyway tells when the peak is passed. */
+struct bsa_gauge {
+    int64_t below, peak;
+};
+
+static inline int64_t bsa_gauge_value(const struct bsa_gauge *gauge) {
+    return gauge->peak - gauge->below;
+}
+
+static BSA_FAST_PATH void bsa_gauge_add(struct bsa_gauge *gauge, int64_t more) {
+    if (BSA_UNLIKELY((gauge->below -= more) < 0)) {
+        gauge->peak -= gauge->below;
+        gauge->below = 0;
+    }
+}
+
 /* Counts of one slot's small objects and, on a serial root, of everything (in slot 0). */
 struct bsa_tally {
-    int64_t count, bytes; /* live */
-    int64_t peak_count, peak_bytes;
+    struct bsa_gauge count, bytes; /* live */
     uint64_t failures;
 };
 
 struct bsa_slot {
     _Alignas(BSA_CACHE_LINE) struct bsa_lock lock;
+    /* What the fast paths serve; nothing while the slot is shared, or calls are traced. */
+    _Atomic uint32_t fast_sizes;   /* sizes below this */
+    _Atomic uint32_t fast_owner;   /* frees in slabs whose words have these owner bits */
     _Atomic uint32_t mode;         /* enum bsa_slot_mode; changed by attach and detach alone */
     _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
     _Atomic(struct bsa_section *) last_section; /* a hint */
@@ -73,8 +104,8 @@ struct bsa_space {
 
 void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number);
 
-/* The slow half of bsa_cache_alloc: drains, then takes the next partial or the empty slab as
- * current. */
+/* The slow half of bsa_cache_alloc, after bsa_cache_take returned 0: looks through the current
+ * slab, drains, then takes the next partial or the empty slab as current. */
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache);
 
 /* Objects handed out and not taken back. */
@@ -85,11 +116,24 @@ static inline uint64_t bsa_cache_live(const struct bsa_cache *cache) {
 /* Leaves the cache without a current slab. */
 void bsa_cache_forget_current(struct bsa_cache *cache);
 
-/* Takes an object from the current slab's word `cache->word`; 0 if that has none. */
-static inline uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
-    _Atomic uint64_t *word = &cache->bits[cache->word];
+/* Takes the object freed last. One is remembered. */
+static BSA_FAST_PATH uintptr_t bsa_cache_take_freed(struct bsa_cache *cache) {
+    const struct bsa_object *object = &cache->freed[--cache->remembered];
+    uint64_t local = atomic_load_explicit(&object->bits->local, memory_order_relaxed);
+
+    BSA_ASSERT((local & bsa_object_bit(object)) != 0);
+    atomic_store_explicit(&object->bits->local, local & ~bsa_object_bit(object),
+                          memory_order_relaxed);
+    object->page->free_count--;
+    cache->total++;
+    return object->address;
+}
+
+/* Takes an object from the current slab's word `cache->word`; 0 if that has none. None is
+ * remembered. */
+static BSA_FAST_PATH uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
+    _Atomic uint64_t *word = &cache->bits[cache->word].local;
     uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
-    uintptr_t address;
 
     if (BSA_UNLIKELY(bits == 0)) {
         return 0;
@@ -97,18 +141,17 @@ static inline uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
     atomic_store_explicit(word, bits & (bits - 1), memory_order_relaxed);
     cache->page->free_count--;
     cache->total++;
-    address =
-        cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
-    bsa_unpoison_new(cache->slab.section, address, cache->object_size);
-    return address;
+    return cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
 }
 
-/* Takes an object of the current slab, lowest address first; 0 if it has none. */
-uintptr_t bsa_cache_take(struct bsa_cache *cache);
+/* Takes an object that is at hand; 0: look further. */
+static BSA_FAST_PATH uintptr_t bsa_cache_take(struct bsa_cache *cache) {
+    return cache->remembered != 0 ? bsa_cache_take_freed(cache) : bsa_cache_take_here(cache);
+}
 
 /* An object's address, or 0: needs a slab. */
 static inline uintptr_t bsa_cache_alloc(struct bsa_space *space, struct bsa_cache *cache) {
-    uintptr_t address = bsa_cache_take_here(cache);
+    uintptr_t address = bsa_cache_take(cache);
 
     return BSA_LIKELY(address != 0) ? address : bsa_cache_refill(space, cache);
 }
@@ -124,28 +167,24 @@ static inline unsigned bsa_cache_order(const struct bsa_space *space,
 void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
                         unsigned order);
 
-/* Frees an object of a slab that the cache owns; `page` and `capacity` are the slab's.
- * NOT_ALLOCATED: it is free. `*must_relist`: the caller calls bsa_cache_relist(..., 1) next. */
-static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache, struct bsa_slab slab,
-                                               struct bsa_page *page, uint32_t capacity,
-                                               uint32_t index, bool *must_relist) {
-    if (BSA_UNLIKELY(bsa_slab_free_local(slab, page, index) != BSA_OK)) {
+/* Frees the object of a slab that the cache owns. NOT_ALLOCATED: it is free. `*must_relist`: the
+ * caller calls bsa_cache_relist next. */
+static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache,
+                                               const struct bsa_object *object, bool *must_relist) {
+    if (BSA_UNLIKELY(bsa_slab_free_local(object) != BSA_OK)) {
         return BSA_NOT_ALLOCATED;
     }
     cache->taken_back++;
-    if (page == cache->page) {
-        cache->word = index / 64 < cache->word ? index / 64 : cache->word;
-        *must_relist = cache->empty.value != 0 && page->free_count == capacity;
-    } else {
-        *must_relist = page->free_count == 1 || page->free_count == capacity;
+    if (cache->remembered < BSA_REMEMBERED) {
+        cache->freed[cache->remembered++] = *object;
     }
+    *must_relist = object->page->free_count == object->page->relist_at;
     return BSA_OK;
 }
 
-/* Puts a slab in which `freed` objects have just become free where it belongs. Afterwards the cache
- * may have retired slabs. */
-void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
-                      uint32_t freed);
+/* Puts a slab in which objects have just become free where it belongs. Afterwards the cache may
+ * have retired slabs. */
+void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab);
 
 /* Puts a slab with fresh remote bits on its owner's stack; any thread, lock-free. */
 void bsa_cache_push_remote(struct bsa_cache *owner, struct bsa_slab slab);

@@ -47,6 +47,7 @@ static bool free_buddy_exists(const struct bsa_section *section, bsa_page_index 
 }
 
 static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
+    const struct bsa_space *space = &checker->root->space;
     const struct bsa_section *section = checker->section;
     uint64_t word = bsa_word_at(section, head);
     uint32_t count = bsa_word_count(word);
@@ -63,6 +64,11 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     if (bsa_word_state(word) == BSA_FREE) {
         HOLDS(bsa_is_power_of_two(count), head, "a free block has a power of two of pages");
         HOLDS(!free_buddy_exists(section, head, word), head, "free buddies are merged");
+    }
+    if (bsa_word_state(word) == BSA_SLAB) {
+        HOLDS(bsa_word_class(word) < space->classes.count && order <= BSA_MAX_SLAB_ORDER &&
+                  bsa_word_slot(word) < space->slot_count && bsa_is_power_of_two(count),
+              head, "a slab has a class, an order and an owner that exist");
     }
     if (bsa_word_state(word) == BSA_PAGES) {
         uint64_t bytes = (uint64_t)count << section->page_shift;
@@ -83,7 +89,8 @@ static bool inside_is_valid(const struct checker *checker, bsa_page_index head) 
         if (!slab && head + i >= section->high_water) {
             break;
         }
-        HOLDS(bsa_word_at(section, head + i) == (slab ? bsa_slab_inside_word(i) : 0), head + i,
+        HOLDS(bsa_word_at(section, head + i) == (slab ? bsa_slab_inside_word(word, i) : 0),
+              head + i,
               slab ? "every page of a slab names its head" : "a page inside a block is no head");
     }
     return true;
@@ -161,13 +168,12 @@ static bool section_is_valid(const struct checker *checker, uint64_t *allocated)
 
 static bool bitmaps_are_valid(const struct checker *checker, struct bsa_slab slab,
                               uint32_t capacity, uint64_t *remote_words) {
-    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
-    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    const struct bsa_bits *bits = bsa_slab_bits(slab);
     uint32_t count = 0;
 
     for (uint32_t w = 0; w * 64 < capacity; w++) {
-        uint64_t l = atomic_load_explicit(&local[w], memory_order_relaxed);
-        uint64_t r = atomic_load_explicit(&remote[w], memory_order_relaxed);
+        uint64_t l = atomic_load_explicit(&bits[w].local, memory_order_relaxed);
+        uint64_t r = atomic_load_explicit(&bits[w].remote, memory_order_relaxed);
         uint64_t valid =
             capacity - w * 64 >= 64 ? UINT64_MAX : ((uint64_t)1 << (capacity - w * 64)) - 1;
 
@@ -186,12 +192,24 @@ static bool list_fits_count(unsigned list, uint32_t free_count, uint32_t capacit
     switch (list) {
     case BSA_SLAB_FULL:
         return free_count == 0;
-    case BSA_SLAB_PARTIAL:
-        return free_count > 0 && free_count < capacity;
+    case BSA_SLAB_PARTIAL: /* may have run out of free objects where it stands */
+        return free_count < capacity;
     case BSA_SLAB_EMPTY:
         return free_count == capacity;
     default:
         return list == BSA_SLAB_CURRENT;
+    }
+}
+
+/* Where it depends on the cache, see current_is_valid. */
+static bool relist_count_is_valid(const struct bsa_page *page, unsigned list, uint32_t capacity) {
+    switch (list) {
+    case BSA_SLAB_FULL:
+        return page->relist_at == 1;
+    case BSA_SLAB_PARTIAL:
+        return page->relist_at == capacity;
+    default:
+        return true;
     }
 }
 
@@ -202,10 +220,6 @@ static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
     uint64_t word = bsa_page_word(page), remote_words = 0;
     uint32_t capacity;
 
-    HOLDS(bsa_word_class(word) < space->classes.count &&
-              bsa_word_order(word) <= BSA_MAX_SLAB_ORDER &&
-              bsa_word_slot(word) < space->slot_count && bsa_is_power_of_two(bsa_word_count(word)),
-          head, "a slab has a class, an order and an owner that exist");
     capacity = bsa_slab_capacity(&space->classes, word);
     if (!bitmaps_are_valid(checker, slab, capacity, &remote_words)) {
         return false;
@@ -214,6 +228,8 @@ static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
           "the summary names the words with remote frees");
     HOLDS(list_fits_count(bsa_word_list(word), page->free_count, capacity), head,
           "a slab is on the list that its free count calls for");
+    HOLDS(relist_count_is_valid(page, bsa_word_list(word), capacity), head,
+          "a slab changes its list at the right count");
     checker->left.by_list[bsa_word_list(word) & 3]++;
     checker->left.live += capacity - page->free_count;
     checker->left.with_remote_frees +=
@@ -277,6 +293,8 @@ static bool remote_stack_is_valid(struct checker *checker, const struct bsa_cach
 }
 
 static bool current_is_valid(struct checker *checker, const struct bsa_cache *cache) {
+    uint32_t capacity;
+
     if (cache->words == 0) {
         return true;
     }
@@ -284,18 +302,13 @@ static bool current_is_valid(struct checker *checker, const struct bsa_cache *ca
     HOLDS(belongs_to(cache->page, cache) &&
               bsa_word_list(bsa_page_word(cache->page)) == BSA_SLAB_CURRENT,
           cache->slab.head, "the current slab says so");
-    HOLDS(cache->page == bsa_slab_page(cache->slab) &&
-              cache->bits == bsa_local_bits(cache->slab.section, cache->slab.head) &&
+    capacity = bsa_slab_capacity(&checker->root->space.classes, bsa_page_word(cache->page));
+    HOLDS(cache->page == bsa_slab_page(cache->slab) && cache->bits == bsa_slab_bits(cache->slab) &&
               cache->base == bsa_page_address(cache->slab.section, cache->slab.head) &&
-              cache->words ==
-                  (bsa_slab_capacity(&checker->root->space.classes, bsa_page_word(cache->page)) +
-                   63) /
-                      64,
+              cache->word < cache->words && cache->words == (capacity + 63) / 64,
           cache->slab.head, "the cache's copies are those of its current slab");
-    for (uint32_t w = 0; w < cache->word && w < cache->words; w++) {
-        HOLDS(atomic_load_explicit(&cache->bits[w], memory_order_relaxed) == 0, cache->slab.head,
-              "no free object lies before the cache's first word");
-    }
+    HOLDS(cache->page->relist_at == (cache->empty.value != 0 ? capacity : BSA_NEVER_RELISTED),
+          cache->slab.head, "a slab changes its list at the right count");
     checker->left.by_list[BSA_SLAB_CURRENT]--;
     return true;
 }
@@ -315,12 +328,32 @@ static bool empty_is_valid(struct checker *checker, const struct bsa_cache *cach
     return true;
 }
 
+static bool remembered_are_valid(const struct checker *checker, const struct bsa_cache *cache) {
+    HOLDS(cache->remembered <= BSA_REMEMBERED, 0, "a cache remembers a few objects");
+    for (uint32_t i = 0; i < cache->remembered; i++) {
+        const struct bsa_object *object = &cache->freed[i];
+
+        HOLDS(belongs_to(object->page, cache) &&
+                  (atomic_load_explicit(&object->bits->local, memory_order_relaxed) &
+                   bsa_object_bit(object)) != 0,
+              0, "a cache remembers free objects of its own");
+        for (uint32_t other = 0; other < i; other++) {
+            HOLDS(cache->freed[other].address != object->address, 0,
+                  "a cache remembers an object once");
+        }
+    }
+    return true;
+}
+
 static bool cache_is_valid(struct checker *checker, const struct bsa_cache *cache) {
     if (!partial_list_is_valid(checker, cache) || !current_is_valid(checker, cache) ||
         !empty_is_valid(checker, cache) || !remote_stack_is_valid(checker, cache)) {
         return false;
     }
     checker->section = NULL;
+    if (!remembered_are_valid(checker, cache)) {
+        return false;
+    }
     HOLDS(cache->retired.value == 0, 0, "retired slabs have been given back");
     checker->left.live -= bsa_cache_live(cache);
     return true;

@@ -48,7 +48,7 @@ static void describe_section(const struct bsa_section *section, struct bsa_secti
         .meta_start = (uintptr_t)section,
         .meta_size = section->heap_offset != 0
                          ? (size_t)section->heap_offset
-                         : (size_t)(section->areas[2].offset + section->areas[2].length),
+                         : (size_t)(section->areas[1].offset + section->areas[1].length),
         .start = bsa_heap_start(section),
         .size = (size_t)bsa_heap_size(section),
         .total_pages = section->total_pages,
@@ -185,11 +185,11 @@ static bool find_slab(const struct bsa_section *section, bsa_page_index page, st
 
 static bsa_status lookup_object(const struct bsa_root *root, struct bsa_slab slab, uint64_t word,
                                 uintptr_t address, bool inside, struct bsa_allocation *found) {
-    const struct bsa_class *class = &root->space.classes.classes[bsa_word_class(word)];
+    const struct bsa_shape *shape = &root->space.classes.shapes[bsa_word_shape(word)];
     uint32_t offset = (uint32_t)(address - bsa_page_address(slab.section, slab.head));
-    uint32_t index = bsa_object_index(class, inside ? offset - offset % class->size : offset);
+    uint32_t index = bsa_object_index(shape, inside ? offset - offset % shape->size : offset);
 
-    if (index >= class->capacity[bsa_word_order(word)]) {
+    if (index == UINT32_MAX) {
         return BSA_INVALID_PARAM;
     }
     if (bsa_slab_object_is_free(slab, index)) {
@@ -251,8 +251,7 @@ static void describe_slab(const struct bsa_root *root, struct bsa_slab slab, uin
                           struct bsa_slab_info *info) {
     const struct bsa_class *class = &root->space.classes.classes[bsa_word_class(word)];
     unsigned capacity = class->capacity[bsa_word_order(word)];
-    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
-    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    const struct bsa_bits *bits = bsa_slab_bits(slab);
 
     *info = (struct bsa_slab_info){
         .base = bsa_page_address(slab.section, slab.head),
@@ -265,8 +264,8 @@ static void describe_slab(const struct bsa_root *root, struct bsa_slab slab, uin
         .state = (enum bsa_slab_state)bsa_word_list(word),
     };
     for (unsigned w = 0; w * 64 < capacity; w++) {
-        info->free_bits[w] = atomic_load_explicit(&local[w], memory_order_relaxed) |
-                             atomic_load_explicit(&remote[w], memory_order_relaxed);
+        info->free_bits[w] = atomic_load_explicit(&bits[w].local, memory_order_relaxed) |
+                             atomic_load_explicit(&bits[w].remote, memory_order_relaxed);
     }
 }
 
@@ -397,20 +396,20 @@ void bsa_walk_slabs(const struct bsa_root *root,
  */
 
 static void add_tally(struct bsa_stats *stats, const struct bsa_tally *tally) {
-    stats->current_count += (uint64_t)tally->count;
-    stats->current_bytes += (uint64_t)tally->bytes;
-    stats->peak_count += (uint64_t)tally->peak_count;
-    stats->peak_bytes += (uint64_t)tally->peak_bytes;
+    stats->current_count += (uint64_t)bsa_gauge_value(&tally->count);
+    stats->current_bytes += (uint64_t)bsa_gauge_value(&tally->bytes);
+    stats->peak_count += (uint64_t)tally->count.peak;
+    stats->peak_bytes += (uint64_t)tally->bytes.peak;
     stats->failures += tally->failures;
 }
 
 void bsa_usage(const struct bsa_root *root, struct bsa_usage *usage) {
     unsigned shift = root->space.classes.page_shift;
     unsigned tallies = root->serial ? 1 : root->space.slot_count; /* serial: all in the first */
-    int64_t bytes = root->page_tally.bytes;
+    int64_t bytes = bsa_gauge_value(&root->page_tally.bytes);
 
     for (unsigned i = 0; i < tallies; i++) {
-        bytes += root->space.slots[i].tally.bytes;
+        bytes += bsa_gauge_value(&root->space.slots[i].tally.bytes);
     }
     *usage = (struct bsa_usage){
         .current_bytes = (uint64_t)bytes,
@@ -447,24 +446,29 @@ void bsa_stats(const struct bsa_root *root, struct bsa_stats *stats) {
     stats->peak_allocated_bytes = root->peak_pages << shift;
 }
 
-static void forget_peak(struct bsa_tally *tally) {
-    tally->peak_count = tally->count;
-    tally->peak_bytes = tally->bytes;
+static void forget_peak(struct bsa_gauge *gauge) {
+    gauge->peak -= gauge->below;
+    gauge->below = 0;
+}
+
+static void forget_peaks(struct bsa_tally *tally) {
+    forget_peak(&tally->count);
+    forget_peak(&tally->bytes);
 }
 
 void bsa_reset_peak(struct bsa_root *root) {
     root->peak_pages = root->allocated_pages;
-    forget_peak(&root->page_tally);
+    forget_peaks(&root->page_tally);
     for (unsigned i = 0; i < root->space.slot_count; i++) {
-        forget_peak(&root->space.slots[i].tally);
+        forget_peaks(&root->space.slots[i].tally);
     }
 }
 
 size_t bsa_live_count(const struct bsa_root *root) {
-    int64_t count = root->page_tally.count;
+    int64_t count = bsa_gauge_value(&root->page_tally.count);
 
     for (unsigned i = 0; i < root->space.slot_count; i++) {
-        count += root->space.slots[i].tally.count;
+        count += bsa_gauge_value(&root->space.slots[i].tally.count);
     }
     return (size_t)count;
 }

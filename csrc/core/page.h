@@ -8,7 +8,8 @@
  * (which grows the survivor before it clears the absorbed one).
  *
  * An all-zero word means "inside a larger block", so fresh zero memory needs no set-up. The pages
- * of a slab after its head also say how far back the head is. */
+ * of a slab after its head say what their head says of class, order and owner, and how far back it
+ * is: freeing an object asks one word, whatever page the object is on. */
 #ifndef BSA_PAGE_H
 #define BSA_PAGE_H
 
@@ -43,18 +44,19 @@ struct bsa_page {
         uint64_t requested; /* live block: bytes asked for */
     };
     _Atomic uint32_t remote_next; /* the owner's stack of slabs with remote frees */
-    uint16_t free_count;          /* slab: bits set in the local bitmap */
-    uint16_t reserved;
+    uint16_t free_count;          /* slab: bits set in the local bitmaps */
+    uint16_t relist_at;           /* slab: the free count at which it changes its list */
 };
 
 _Static_assert(sizeof(struct bsa_page) == 32, "a descriptor is half a cache line");
 
 /* Layout of the word, from the lowest bit:
- * state 4 | order 5 | class 7 | slot 16 | page count 21 | pages back to the head 8 | list 3.
- * A head has a page count and nothing to go back; a page of a slab after its head the reverse. */
+ * state 4 | class 7 | order 5 | slot 16 | page count 21 | pages back to the head 8 | list 3.
+ * A head has a page count and nothing to go back; a page of a slab after its head the reverse, and
+ * no list. */
 enum {
-    BSA_WORD_ORDER_SHIFT = 4,
-    BSA_WORD_CLASS_SHIFT = 9,
+    BSA_WORD_CLASS_SHIFT = 4,
+    BSA_WORD_ORDER_SHIFT = 11,
     BSA_WORD_SLOT_SHIFT = 16,
     BSA_WORD_COUNT_SHIFT = 32,
     BSA_WORD_BACK_SHIFT = 53,
@@ -71,6 +73,11 @@ static inline unsigned bsa_word_order(uint64_t word) {
 
 static inline unsigned bsa_word_class(uint64_t word) {
     return (unsigned)(word >> BSA_WORD_CLASS_SHIFT) & 0x7f;
+}
+
+/* Class and order of a slab at once: an index of a class table's shapes. */
+static inline unsigned bsa_word_shape(uint64_t word) {
+    return (unsigned)(word >> BSA_WORD_CLASS_SHIFT) & 0x1ff;
 }
 
 static inline unsigned bsa_word_slot(uint64_t word) {
@@ -102,9 +109,17 @@ static inline uint64_t bsa_slab_word(unsigned order, unsigned class_index, unsig
            (uint64_t)list << BSA_WORD_LIST_SHIFT;
 }
 
-static inline uint64_t bsa_slab_inside_word(uint32_t back) {
-    return (uint64_t)back << BSA_WORD_BACK_SHIFT;
+/* Of the page `back` pages behind the head that has this word. */
+static inline uint64_t bsa_slab_inside_word(uint64_t head_word, uint32_t back) {
+    return (head_word & UINT32_MAX) | (uint64_t)back << BSA_WORD_BACK_SHIFT;
 }
+
+/* What the words of all pages of a slot's slabs have in common: state and slot. */
+static inline uint32_t bsa_owner_bits(uint64_t word) {
+    return (uint32_t)word & 0xffff000fU;
+}
+
+#define BSA_NO_OWNER UINT32_MAX
 
 /* Acquire pairs with the release below: who sees a word sees what was written before it, above all
  * the bitmaps of a slab that has just been made. */

@@ -38,7 +38,7 @@ static void finish_take(struct bsa_root *root, const struct bsa_page_request *re
         root->per_order[request->order].total++;
         root->total_blocks++;
         root->total_block_bytes += bytes;
-        bsa_tally_add(bsa_page_tally(root), bytes);
+        bsa_tally_add(bsa_page_tally(root), 1, bytes);
         bsa_unpoison_new(block.section, bsa_page_address(block.section, block.head), bytes);
     }
 }
@@ -129,7 +129,6 @@ static uint32_t pages_to_keep(uint64_t word, uint64_t pages) {
 /* Under the page lock: the block has `count` pages now, of which `bytes` were asked for. */
 static void recount(struct bsa_root *root, struct bsa_page *page, uint64_t before, uint64_t bytes) {
     uint64_t after = bsa_page_word(page);
-    struct bsa_tally *tally = bsa_page_tally(root);
     size_t old_bytes = block_bytes(root, bsa_word_count(before));
     size_t new_bytes = block_bytes(root, bsa_word_count(after));
 
@@ -140,10 +139,7 @@ static void recount(struct bsa_root *root, struct bsa_page *page, uint64_t befor
     root->per_order[bsa_word_order(after)].total += bsa_word_order(after) != bsa_word_order(before);
     root->allocated_pages -= bsa_word_count(before);
     count_pages(root, bsa_word_count(after));
-    tally->bytes += (int64_t)(new_bytes - old_bytes);
-    if (tally->peak_bytes < tally->bytes) {
-        tally->peak_bytes = tally->bytes;
-    }
+    bsa_gauge_add(&bsa_page_tally(root)->bytes, (int64_t)(new_bytes - old_bytes));
 }
 
 bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, uintptr_t address,

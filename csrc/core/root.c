@@ -12,6 +12,18 @@ size_t bsa_root_size(unsigned slots) {
     return bsa_round_up(sizeof(struct bsa_root), BSA_CACHE_LINE) + slots * sizeof(struct bsa_slot);
 }
 
+/* The caller owns the slot. */
+static void set_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode mode) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    bool fast = mode != BSA_SLOT_SHARED && root->hooks.trace == NULL;
+    uint32_t owner = bsa_owner_bits(bsa_slab_word(0, 0, number, 0));
+
+    atomic_store_explicit(&slot->fast_sizes, fast ? root->space.classes.largest + 1 : 0,
+                          memory_order_relaxed);
+    atomic_store_explicit(&slot->fast_owner, fast ? owner : BSA_NO_OWNER, memory_order_relaxed);
+    atomic_store_explicit(&slot->mode, mode, memory_order_release);
+}
+
 bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
                     struct bsa_root **made) {
     struct bsa_root *root = memory;
@@ -33,8 +45,8 @@ bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
         struct bsa_slot *slot = &root->space.slots[i];
 
         bsa_slot_init(slot, &root->space.classes, i);
+        set_mode(root, i, root->serial ? BSA_SLOT_SERIAL : BSA_SLOT_SHARED);
         if (root->serial) {
-            atomic_store_explicit(&slot->mode, BSA_SLOT_SERIAL, memory_order_relaxed);
             slot->counted_in =
                 &root->space.slots[0].tally; /* in one place, so that peaks are exact */
         }
@@ -296,18 +308,18 @@ static void adopt(struct bsa_root *root, struct bsa_section *section, bsa_page_i
         struct bsa_cache *cache = &root->space.slots[slot].caches[bsa_word_class(word)];
         uint64_t live;
 
-        bsa_slab_rebuild(&root->space.classes, slab);
+        bsa_slab_rebuild(&root->space.classes, slab, slot);
         live = bsa_cache_live(cache);
         bsa_cache_adopt(&root->space, cache, slab);
         live = bsa_cache_live(cache) - live;
         tally = root->space.slots[slot].counted_in;
-        bsa_tally_adopt(tally, live, live * cache->object_size);
+        bsa_tally_add(tally, live, live * cache->object_size);
     } else if (bsa_word_state(word) == BSA_PAGES) {
         root->per_order[bsa_word_order(word)].live++;
         settle_requested(section, head, word);
         root->page_slack += granted_slack(section, head, word);
-        bsa_tally_adopt(bsa_page_tally(root), 1,
-                        (uint64_t)bsa_word_count(word) << section->page_shift);
+        bsa_tally_add(bsa_page_tally(root), 1,
+                      (uint64_t)bsa_word_count(word) << section->page_shift);
     }
 }
 
@@ -390,7 +402,8 @@ static void give_back_all_retired(struct bsa_root *root) {
 }
 
 static void reset_tally(struct bsa_tally *tally) {
-    tally->count = tally->bytes = 0;
+    tally->count.below = tally->count.peak;
+    tally->bytes.below = tally->bytes.peak;
 }
 
 static void reset_slot(struct bsa_root *root, unsigned number) {
@@ -401,6 +414,7 @@ static void reset_slot(struct bsa_root *root, unsigned number) {
         struct bsa_cache *cache = &slot->caches[c];
 
         bsa_cache_forget_current(cache);
+        cache->remembered = 0;
         cache->slab.section = NULL;
         cache->first_partial = cache->last_partial = cache->empty = cache->retired = BSA_NO_PAGE;
         cache->total = cache->taken_back = cache->drained = cache->pending = 0;
@@ -437,18 +451,18 @@ static bsa_status attach(struct bsa_root *root, struct bsa_section *section,
                          unsigned *index) {
     uint64_t page = (uint64_t)1 << section->page_shift;
     uint64_t moved = place->layout.heap - section->nominal_heap;
+    struct bsa_section_derived found = section->derived;
     bsa_status status;
 
     if (moved % page != 0) {
         return BSA_INVALID_PARAM;
     }
+    section->derived = (struct bsa_section_derived){0};
+    bsa_section_locate(section, place->layout.heap);
     if (!bsa_buddy_is_tiled(section) || !slabs_are_valid(root, section)) {
+        section->derived = found;
         return BSA_CORRUPTION;
     }
-    section->derived = (struct bsa_section_derived){0};
-    section->derived.heap_start = place->layout.heap;
-    section->derived.heap_size = (uint64_t)section->total_pages << section->page_shift;
-    section->derived.real_alignment = bsa_kept_alignment(moved);
     status = introduce(root, section, config, place);
     if (status == BSA_OK) {
         chain_append(root, section);
@@ -569,7 +583,7 @@ bsa_status bsa_remove_region(struct bsa_root *root, unsigned index) {
 /* --- slots -------------------------------------------------------------------------------------
  */
 
-static bsa_status set_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode mode) {
+static bsa_status change_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode mode) {
     struct bsa_slot *slot = bsa_slot_of(root, number);
     bool locked;
 
@@ -578,16 +592,16 @@ static bsa_status set_mode(struct bsa_root *root, unsigned number, enum bsa_slot
     }
     if (!root->serial) {
         locked = bsa_enter_slot(root, slot);
-        atomic_store_explicit(&slot->mode, mode, memory_order_release);
+        set_mode(root, number, mode);
         bsa_leave_slot(root, slot, locked);
     }
     return BSA_OK;
 }
 
 bsa_status bsa_slot_attach(struct bsa_root *root, unsigned slot) {
-    return set_mode(root, slot, BSA_SLOT_ATTACHED);
+    return change_mode(root, slot, BSA_SLOT_ATTACHED);
 }
 
 bsa_status bsa_slot_detach(struct bsa_root *root, unsigned slot) {
-    return set_mode(root, slot, BSA_SLOT_SHARED);
+    return change_mode(root, slot, BSA_SLOT_SHARED);
 }

@@ -133,28 +133,14 @@ size_t bsa_give_back_retired(struct bsa_root *root, struct bsa_cache *cache);
 
 /* --- tallies --- */
 
-/* Counts what was allocated before this root knew of it. */
-static inline void bsa_tally_adopt(struct bsa_tally *tally, uint64_t count, uint64_t bytes) {
-    tally->count += (int64_t)count;
-    tally->bytes += (int64_t)bytes;
-    tally->peak_count = tally->count > tally->peak_count ? tally->count : tally->peak_count;
-    tally->peak_bytes = tally->bytes > tally->peak_bytes ? tally->bytes : tally->peak_bytes;
+static BSA_FAST_PATH void bsa_tally_add(struct bsa_tally *tally, size_t count, size_t bytes) {
+    bsa_gauge_add(&tally->count, (int64_t)count);
+    bsa_gauge_add(&tally->bytes, (int64_t)bytes);
 }
 
-static inline void bsa_tally_add(struct bsa_tally *tally, size_t bytes) {
-    tally->bytes += (int64_t)bytes;
-    tally->count++;
-    if (BSA_UNLIKELY(tally->count > tally->peak_count)) {
-        tally->peak_count = tally->count;
-    }
-    if (BSA_UNLIKELY(tally->bytes > tally->peak_bytes)) {
-        tally->peak_bytes = tally->bytes;
-    }
-}
-
-static inline void bsa_tally_remove(struct bsa_tally *tally, size_t count, size_t bytes) {
-    tally->count -= (int64_t)count;
-    tally->bytes -= (int64_t)bytes;
+static BSA_FAST_PATH void bsa_tally_remove(struct bsa_tally *tally, size_t count, size_t bytes) {
+    tally->count.below += (int64_t)count;
+    tally->bytes.below += (int64_t)bytes;
 }
 
 /* Under the page lock. */

@@ -1,20 +1,23 @@
 /* Region -> layout -> section.
  *
- * [ header | page descriptors | local bitmaps | remote bitmaps | heap of whole pages | tail below a
- * page ]
+ * [ header | page descriptors | bitmaps | heap of whole pages | tail below a page ]
  *
  * O(1) in the number of pages where the bytes are known to be zero, else one clearing of the
  * metadata. No locks: a section that is being made is nobody else's yet. */
 #include "section.h"
 
+static uint64_t bits_entry(const struct bsa_class_table *classes) {
+    return 2 * (uint64_t)classes->bitmap_bytes;
+}
+
 /* Bytes of metadata for `pages` pages. The arrays hold one entry more than pages, and start such
  * that a page of even nominal number starts a pair of entries: blocks of two pages then own whole
  * cache lines. */
 static uint64_t metadata_size(const struct bsa_class_table *classes, uint64_t pages) {
-    uint64_t entry = sizeof(struct bsa_page) + 2 * (uint64_t)classes->bitmap_bytes;
+    uint64_t entry = sizeof(struct bsa_page) + bits_entry(classes);
 
     return bsa_round_up(sizeof(struct bsa_section), BSA_CACHE_LINE) + (pages + 1) * entry +
-           3 * BSA_CACHE_LINE;
+           2 * BSA_CACHE_LINE;
 }
 
 /* The number of pages is limited by the 32 bits of a page number. */
@@ -29,7 +32,7 @@ bool bsa_layout_region(struct bsa_layout *layout, const struct bsa_class_table *
     uint64_t page = (uint64_t)1 << classes->page_shift;
     uint64_t start = bsa_round_up(region, page),
              end = bsa_round_down((uint64_t)region + size, page);
-    uint64_t entry = sizeof(struct bsa_page) + 2 * (uint64_t)classes->bitmap_bytes;
+    uint64_t entry = sizeof(struct bsa_page) + bits_entry(classes);
     uint64_t pages;
 
     if ((uint64_t)region + size < region || start < region || end <= start) {
@@ -73,33 +76,39 @@ bool bsa_layout_apart(struct bsa_layout *layout, const struct bsa_class_table *c
     return true;
 }
 
-/* Places the next area at a cache line, shifted by one entry where the first page's nominal number
- * is odd, and returns the offset of the entry of page 0. */
-static uint64_t place_area(struct bsa_section *section, unsigned slot, enum bsa_area_kind kind,
-                           uint64_t entry, uint64_t *offset) {
+/* Places the next area at a cache line. */
+static void place_area(struct bsa_section *section, unsigned slot, enum bsa_area_kind kind,
+                       uint64_t entry, uint64_t *offset) {
     uint64_t length = ((uint64_t)section->total_pages + 1) * entry;
     uint64_t start = bsa_round_up(*offset, BSA_CACHE_LINE);
 
     section->areas[slot] = (struct bsa_area){kind, 0, start, length};
     *offset = start + length;
-    return start + (bsa_nominal_page(section, 0) & 1) * entry;
 }
 
-static void place_areas(struct bsa_section *section) {
-    uint64_t offset = sizeof *section;
+/* Where the entry of page 0 is: the second one where the page's nominal number is odd. */
+static uintptr_t first_entry(const struct bsa_section *section, unsigned slot, uint64_t entry) {
+    return (uintptr_t)section + section->areas[slot].offset +
+           (bsa_nominal_page(section, 0) & 1) * entry;
+}
 
-    section->pages_offset =
-        place_area(section, 0, BSA_AREA_PAGES, sizeof(struct bsa_page), &offset);
-    section->local_offset =
-        place_area(section, 1, BSA_AREA_LOCAL_BITS, section->bitmap_bytes, &offset);
-    section->remote_offset =
-        place_area(section, 2, BSA_AREA_REMOTE_BITS, section->bitmap_bytes, &offset);
+void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
+    struct bsa_section_derived *derived = &section->derived;
+
+    derived->heap_start = heap;
+    derived->heap_size = (uint64_t)section->total_pages << section->page_shift;
+    derived->real_alignment = bsa_kept_alignment(heap - section->nominal_heap);
+    derived->page_shift = section->page_shift;
+    derived->bits_shift = bsa_log2_floor(2 * (uint64_t)section->bitmap_bytes);
+    derived->pages = (struct bsa_page *)first_entry(section, 0, sizeof(struct bsa_page));
+    derived->bits = (struct bsa_bits *)first_entry(section, 1, 2 * (uint64_t)section->bitmap_bytes);
 }
 
 struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
                                        const struct bsa_class_table *classes, unsigned flags) {
     struct bsa_section *section = (struct bsa_section *)layout->meta;
     uint64_t nominal_base = (flags & BSA_OFFSET_ONLY) != 0 ? 0 : layout->meta;
+    uint64_t end_of_header = sizeof *section;
 
     memset(section, 0, (flags & BSA_ZEROED) != 0 ? sizeof *section : layout->meta_size);
     section->version = BSA_SECTION_VERSION;
@@ -112,53 +121,48 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
     section->nominal_heap = (flags & BSA_OFFSET_ONLY) != 0 ? section->heap_offset : layout->heap;
     section->total_pages = layout->pages;
     section->bitmap_bytes = classes->bitmap_bytes;
-    place_areas(section);
-    section->derived.heap_start = layout->heap;
-    section->derived.heap_size = (uint64_t)layout->pages << classes->page_shift;
+    place_area(section, 0, BSA_AREA_PAGES, sizeof(struct bsa_page), &end_of_header);
+    place_area(section, 1, BSA_AREA_BITS, bits_entry(classes), &end_of_header);
+    bsa_section_locate(section, layout->heap);
     section->derived.flags = flags;
-    section->derived.real_alignment = bsa_kept_alignment(layout->heap - section->nominal_heap);
     section->magic = BSA_SECTION_MAGIC;
     return section;
 }
 
 static bool area_is_valid(const struct bsa_section *section, unsigned slot, enum bsa_area_kind kind,
-                          uint64_t entry, uint64_t entry_offset, uint64_t size) {
+                          uint64_t entry, uint64_t size) {
     const struct bsa_area *area = &section->areas[slot];
 
     return area->kind == (uint32_t)kind && area->offset >= sizeof *section &&
            area->offset % BSA_CACHE_LINE == 0 &&
            area->length == ((uint64_t)section->total_pages + 1) * entry && area->offset < size &&
-           area->length <= size - area->offset &&
-           entry_offset == area->offset + (bsa_nominal_page(section, 0) & 1) * entry;
+           area->length <= size - area->offset;
 }
 
 bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_class_table *classes,
                           uint64_t size) {
-    uint64_t page = (uint64_t)1 << classes->page_shift, bits = classes->bitmap_bytes;
+    uint64_t page = (uint64_t)1 << classes->page_shift;
 
     if (size < sizeof *section || section->magic != BSA_SECTION_MAGIC ||
         section->version != BSA_SECTION_VERSION || section->byte_order != BSA_BYTE_ORDER_MARK ||
         section->header_size != sizeof *section || section->page_shift != classes->page_shift ||
-        section->class_hash != bsa_class_table_hash(classes) || section->bitmap_bytes != bits) {
+        section->class_hash != bsa_class_table_hash(classes) ||
+        section->bitmap_bytes != classes->bitmap_bytes) {
         return false;
     }
     if (section->total_pages == 0 || section->high_water > section->total_pages ||
         section->nominal_heap % page != 0 || section->heap_offset % page != 0) {
         return false;
     }
-    for (unsigned i = 0; i < 2; i++) {
-        if (section->areas[i + 1].offset < section->areas[i].offset + section->areas[i].length) {
-            return false;
-        }
+    if (section->areas[1].offset < section->areas[0].offset + section->areas[0].length) {
+        return false;
     }
     if (section->heap_offset != 0 &&
         (section->heap_offset > size ||
-         section->heap_offset < section->areas[2].offset + section->areas[2].length ||
+         section->heap_offset < section->areas[1].offset + section->areas[1].length ||
          (uint64_t)section->total_pages << classes->page_shift > size - section->heap_offset)) {
         return false;
     }
-    return area_is_valid(section, 0, BSA_AREA_PAGES, sizeof(struct bsa_page), section->pages_offset,
-                         size) &&
-           area_is_valid(section, 1, BSA_AREA_LOCAL_BITS, bits, section->local_offset, size) &&
-           area_is_valid(section, 2, BSA_AREA_REMOTE_BITS, bits, section->remote_offset, size);
+    return area_is_valid(section, 0, BSA_AREA_PAGES, sizeof(struct bsa_page), size) &&
+           area_is_valid(section, 1, BSA_AREA_BITS, bits_entry(classes), size);
 }

@@ -1,7 +1,7 @@
 /* A section: one region under management, and the map between its addresses, pages and metadata.
  *
- * The header lies at the start of the metadata; behind it the page descriptors and the two bitmap
- * arrays, found through a table of areas (kind, offset, length), so that areas can be added.
+ * The header lies at the start of the metadata; behind it the page descriptors and the bitmaps,
+ * found through a table of areas (kind, offset, length), so that areas can be added.
  * Metadata holds indices and offsets, never pointers: mapped elsewhere, the same bytes are the same
  * heap. Buddy numbers and alignment count from the nominal base, the region's address when it was
  * set up (or 0).
@@ -16,10 +16,17 @@
 #include "size_class.h"
 
 #define BSA_SECTION_MAGIC   0x6e6f697463657362ULL /* "bsection" in memory of little-endian order */
-#define BSA_SECTION_VERSION 1U
+#define BSA_SECTION_VERSION 2U
 #define BSA_BYTE_ORDER_MARK 0x01020304U
 
-enum bsa_area_kind { BSA_AREA_PAGES = 1, BSA_AREA_LOCAL_BITS, BSA_AREA_REMOTE_BITS, BSA_AREAS = 8 };
+enum bsa_area_kind { BSA_AREA_PAGES = 1, BSA_AREA_BITS, BSA_AREAS = 8 };
+
+/* What is known of 64 objects of a slab. Both words in one cache line: whoever frees looks at both.
+ */
+struct bsa_bits {
+    _Atomic uint64_t local;  /* free for the owner to hand out */
+    _Atomic uint64_t remote; /* freed by another slot, not yet taken back */
+};
 
 struct bsa_area {
     uint32_t kind; /* 0: unused */
@@ -33,17 +40,21 @@ struct bsa_directory_node {
 };
 
 struct bsa_section_derived {
+    /* Where this process finds things: all that freeing asks of a section, in one cache line. */
+    _Alignas(BSA_CACHE_LINE) uintptr_t heap_start;
+    uint64_t heap_size;     /* bytes */
+    struct bsa_page *pages; /* the entries of page 0 */
+    struct bsa_bits *bits;
+    uint32_t page_shift, bits_shift; /* log2 of the bytes of a page, and of its bitmaps */
+    uint32_t base;                   /* number of page 0 in the root */
+    uint32_t index;                  /* in order of registration */
+    uint32_t flags;                  /* enum bsa_section_flags */
+
     bsa_page_no free_list[BSA_MAX_ORDER + 1];
     uint32_t free_count[BSA_MAX_ORDER + 1];
     uint32_t free_mask; /* bit o: free_list[o] is not empty */
-    uint32_t base;      /* number of page 0 in the root */
     _Atomic uint32_t free_pages;
-    /* Where this process finds things. */
-    uintptr_t heap_start;
-    uint64_t heap_size; /* bytes */
     uint64_t real_alignment;
-    uint32_t index;                     /* in order of registration */
-    uint32_t flags;                     /* enum bsa_section_flags */
     uint64_t region_start, region_size; /* raw bytes of the metadata's region */
     uint64_t heap_region_start,
         heap_region_size; /* of the heap's, where that is another; else the same */
@@ -72,8 +83,6 @@ struct bsa_section {
     struct bsa_lock lock; /* for heaps that processes share */
     struct bsa_area areas[BSA_AREAS];
     uint64_t heap_offset; /* of the heap from the header, where they share a region; else 0 */
-    /* Copies of the areas' offsets, where the fast paths find them. */
-    uint64_t pages_offset, local_offset, remote_offset;
     struct bsa_section_derived derived;
 };
 
@@ -103,6 +112,9 @@ struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
 bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_class_table *classes,
                           uint64_t size);
 
+/* Notes in `derived` where this process finds a section whose heap starts at `heap`. */
+void bsa_section_locate(struct bsa_section *section, uintptr_t heap);
+
 /* The largest alignment of nominal addresses that real ones keep where the heap lies `moved` bytes
  * from its nominal place. */
 static inline uint64_t bsa_kept_alignment(uint64_t moved) {
@@ -111,24 +123,17 @@ static inline uint64_t bsa_kept_alignment(uint64_t moved) {
 
 static inline struct bsa_page *bsa_page_at(const struct bsa_section *section,
                                            bsa_page_index index) {
-    return (struct bsa_page *)((uintptr_t)section + section->pages_offset) + index;
+    return section->derived.pages + index;
 }
 
 static inline uint64_t bsa_word_at(const struct bsa_section *section, bsa_page_index index) {
     return bsa_page_word(bsa_page_at(section, index));
 }
 
-/* The bitmap words of the slab that starts at `head`: bit set = free there. */
-static inline _Atomic uint64_t *bsa_local_bits(const struct bsa_section *section,
-                                               bsa_page_index head) {
-    return (_Atomic uint64_t *)((uintptr_t)section + section->local_offset +
-                                (uint64_t)head * section->bitmap_bytes);
-}
-
-static inline _Atomic uint64_t *bsa_remote_bits(const struct bsa_section *section,
-                                                bsa_page_index head) {
-    return (_Atomic uint64_t *)((uintptr_t)section + section->remote_offset +
-                                (uint64_t)head * section->bitmap_bytes);
+/* The bitmaps of the slab that starts at `head`. */
+static inline struct bsa_bits *bsa_bits_at(const struct bsa_section *section, bsa_page_index head) {
+    return (struct bsa_bits *)((uintptr_t)section->derived.bits +
+                               ((uintptr_t)head << section->derived.bits_shift));
 }
 
 static inline uintptr_t bsa_heap_start(const struct bsa_section *section) {
@@ -140,7 +145,7 @@ static inline uint64_t bsa_heap_size(const struct bsa_section *section) {
 }
 
 static inline uintptr_t bsa_page_address(const struct bsa_section *section, bsa_page_index index) {
-    return bsa_heap_start(section) + ((uintptr_t)index << section->page_shift);
+    return bsa_heap_start(section) + ((uintptr_t)index << section->derived.page_shift);
 }
 
 static inline bool bsa_heap_holds(const struct bsa_section *section, uintptr_t address) {
@@ -149,7 +154,7 @@ static inline bool bsa_heap_holds(const struct bsa_section *section, uintptr_t a
 
 /* `address` lies in the heap. */
 static inline bsa_page_index bsa_page_of(const struct bsa_section *section, uintptr_t address) {
-    return (bsa_page_index)((address - bsa_heap_start(section)) >> section->page_shift);
+    return (bsa_page_index)((address - bsa_heap_start(section)) >> section->derived.page_shift);
 }
 
 static inline bsa_page_no bsa_number_of(const struct bsa_section *section, bsa_page_index index) {

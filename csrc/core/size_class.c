@@ -66,11 +66,19 @@ void bsa_class_table_init(struct bsa_class_table *table, unsigned page_shift) {
         struct bsa_class *class = &table->classes[i];
 
         class->size = (uint32_t)bsa_class_size(i);
-        class->reciprocal = (uint32_t)((((uint64_t)1 << 32) + class->size - 1) / class->size);
         for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
             class->capacity[order] = (uint16_t)objects_in(table, class->size, order);
         }
         class->order = (uint8_t)preferred_order(table, class);
+        for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
+            table->shapes[order << 7 | i] = (struct bsa_shape){
+                class->size, (uint32_t)((((uint64_t)1 << 32) + class->size - 1) / class->size),
+                class->capacity[order]};
+        }
+    }
+    table->of_size[0] = 1; /* of which 1 is taken again for sizes up to 8 */
+    for (uint32_t i = 1; i <= table->largest / 16; i++) {
+        table->of_size[i] = (uint8_t)bsa_class_of_size((size_t)16 * i);
     }
 }
 

@@ -11,10 +11,18 @@
 
 struct bsa_class {
     uint32_t size;
-    uint32_t reciprocal;                       /* ceil(2^32 / size) */
     uint8_t order;                             /* of a slab where memory is not short */
     uint16_t capacity[BSA_MAX_SLAB_ORDER + 1]; /* objects in a slab of each order */
 };
+
+/* The objects in a slab of one class and order. */
+struct bsa_shape {
+    uint32_t size;
+    uint32_t reciprocal; /* ceil(2^32 / size) */
+    uint32_t capacity;
+};
+
+enum { BSA_SHAPES = (BSA_MAX_SLAB_ORDER + 1) << 7 }; /* see bsa_word_shape */
 
 struct bsa_class_table {
     unsigned page_shift;
@@ -22,6 +30,8 @@ struct bsa_class_table {
     uint32_t largest;      /* bytes; larger requests are served in pages */
     uint32_t bitmap_bytes; /* of each of a page's two bitmaps */
     struct bsa_class classes[BSA_CLASSES];
+    struct bsa_shape shapes[BSA_SHAPES]; /* the same once more, in the order that freeing asks */
+    uint8_t of_size[BSA_MAX_OBJECT_SIZE / 16 + 1]; /* the class of 16 i bytes */
 };
 
 /* The smallest class for `size` bytes, 1 to BSA_MAX_OBJECT_SIZE. */
@@ -35,6 +45,12 @@ static inline unsigned bsa_class_of_size(size_t size) {
     return 17 + (exponent - 8) * 8 + (unsigned)((size - 1) >> (exponent - 3) & 7);
 }
 
+/* The same from the table, without a branch. `size` is at most the table's largest, 0 counts as 1.
+ */
+static inline unsigned bsa_class_at_hand(const struct bsa_class_table *table, size_t size) {
+    return table->of_size[(size + 15) / 16] - (unsigned)(size <= 8);
+}
+
 /* Fills the table for pages of 2^page_shift bytes. */
 void bsa_class_table_init(struct bsa_class_table *table, unsigned page_shift);
 
@@ -45,15 +61,15 @@ unsigned bsa_class_for(const struct bsa_class_table *table, size_t size, size_t 
 /* A number that differs where two tables differ: kept in each section's header. */
 uint64_t bsa_class_table_hash(const struct bsa_class_table *table);
 
-/* Index of the object that starts `offset` bytes into a slab of the class, or UINT32_MAX if none
+/* Index of the object that starts `offset` bytes into a slab of the shape, or UINT32_MAX if none
  * does.
  *
  * offset * ceil(2^32 / size) / 2^32 is exact for multiples of size below 2^32 (Granlund and
  * Montgomery 1994); all others fail the multiplication back. */
-static inline uint32_t bsa_object_index(const struct bsa_class *class, uint32_t offset) {
-    uint32_t index = (uint32_t)((uint64_t)offset * class->reciprocal >> 32);
+static inline uint32_t bsa_object_index(const struct bsa_shape *shape, uint32_t offset) {
+    uint32_t index = (uint32_t)((uint64_t)offset * shape->reciprocal >> 32);
 
-    return index * class->size == offset ? index : UINT32_MAX;
+    return index * shape->size == offset && index < shape->capacity ? index : UINT32_MAX;
 }
 
 #endif

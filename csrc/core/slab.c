@@ -15,31 +15,37 @@ static uint32_t words_of(uint32_t capacity) {
     return (capacity + 63) / 64;
 }
 
-static void set_inside_words(struct bsa_slab slab, uint32_t pages, bool to_head) {
+/* Sets the words of all pages but the first to what the head's word asks for. */
+static void set_inside_words(struct bsa_slab slab, uint64_t word) {
+    for (uint32_t i = 1; i < bsa_word_count(word); i++) {
+        bsa_page_set_word(bsa_page_at(slab.section, slab.head + i), bsa_slab_inside_word(word, i));
+    }
+}
+
+static void clear_inside_words(struct bsa_slab slab, uint32_t pages) {
     for (uint32_t i = 1; i < pages; i++) {
-        bsa_page_set_word(bsa_page_at(slab.section, slab.head + i),
-                          to_head ? bsa_slab_inside_word(i) : 0);
+        bsa_page_set_word(bsa_page_at(slab.section, slab.head + i), 0);
     }
 }
 
 void bsa_slab_create(const struct bsa_class_table *classes, struct bsa_slab slab, unsigned order,
                      unsigned class_index, unsigned slot) {
     struct bsa_page *page = bsa_slab_page(slab);
-    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
-    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    struct bsa_bits *bits = bsa_slab_bits(slab);
     uint32_t capacity = classes->classes[class_index].capacity[order];
+    uint64_t word = bsa_slab_word(order, class_index, slot, BSA_SLAB_FULL);
 
     /* Remote bits are cleared too: a racing double free may have left one behind. Not so the
      * summary: where such a free has left a name, the slab is on a stack, and must not be pushed on
      * another. */
     for (uint32_t w = 0; w < words_of(capacity); w++) {
-        atomic_store_explicit(&local[w], valid_bits(capacity, w), memory_order_relaxed);
-        atomic_store_explicit(&remote[w], 0, memory_order_relaxed);
+        atomic_store_explicit(&bits[w].local, valid_bits(capacity, w), memory_order_relaxed);
+        atomic_store_explicit(&bits[w].remote, 0, memory_order_relaxed);
     }
     page->free_count = (uint16_t)capacity;
     page->next = page->prev = BSA_NO_PAGE;
-    bsa_page_set_word(page, bsa_slab_word(order, class_index, slot, BSA_SLAB_FULL));
-    set_inside_words(slab, (uint32_t)1 << order, true);
+    bsa_page_set_word(page, word);
+    set_inside_words(slab, word);
 }
 
 void bsa_slab_destroy(struct bsa_slab slab) {
@@ -47,27 +53,26 @@ void bsa_slab_destroy(struct bsa_slab slab) {
     unsigned order = bsa_word_order(bsa_page_word(page));
     uint32_t pages = (uint32_t)1 << order;
 
-    set_inside_words(slab, pages, false);
+    clear_inside_words(slab, pages);
     page->free_count = 0;
     bsa_page_set_word(page, bsa_block_word(BSA_CHANGING, order, pages));
 }
 
 bool bsa_slab_object_is_free(struct bsa_slab slab, uint32_t index) {
-    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head) + index / 64;
-    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head) + index / 64;
-    uint64_t bits = atomic_load_explicit(local, memory_order_relaxed) |
-                    atomic_load_explicit(remote, memory_order_relaxed);
+    const struct bsa_bits *bits = bsa_slab_bits(slab) + index / 64;
+    uint64_t either = atomic_load_explicit(&bits->local, memory_order_relaxed) |
+                      atomic_load_explicit(&bits->remote, memory_order_relaxed);
 
-    return (bits >> index % 64 & 1) != 0;
+    return (either >> index % 64 & 1) != 0;
 }
 
 uint32_t bsa_slab_remote_count(const struct bsa_class_table *classes, struct bsa_slab slab) {
-    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    const struct bsa_bits *bits = bsa_slab_bits(slab);
     uint32_t capacity = bsa_slab_capacity(classes, bsa_page_word(bsa_slab_page(slab)));
     uint32_t count = 0;
 
     for (uint32_t w = 0; w < words_of(capacity); w++) {
-        count += bsa_popcount(atomic_load_explicit(&remote[w], memory_order_relaxed));
+        count += bsa_popcount(atomic_load_explicit(&bits[w].remote, memory_order_relaxed));
     }
     return count;
 }
@@ -86,28 +91,26 @@ static bool withdraw(_Atomic uint64_t *remote, uint64_t bit) {
  * A compare-exchange, because the look at the local word must still hold when the bit is set: had
  * the word been drained meanwhile, it would have changed. Each failure is another free or a drain
  * that went through. */
-static bool set_remote_bit(const _Atomic uint64_t *local, _Atomic uint64_t *remote, uint64_t bit,
-                           uint64_t *before) {
+static bool set_remote_bit(struct bsa_bits *bits, uint64_t bit, uint64_t *before) {
     /* Acquire: pairs with the owner's release in take_word. Release: what was written into the
      * object is over before the owner hands it out again. */
-    *before = atomic_load_explicit(remote, memory_order_acquire);
+    *before = atomic_load_explicit(&bits->remote, memory_order_acquire);
     do {
-        if (((*before | atomic_load_explicit(local, memory_order_relaxed)) & bit) != 0) {
+        if (((*before | atomic_load_explicit(&bits->local, memory_order_relaxed)) & bit) != 0) {
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(remote, before, *before | bit,
+    } while (!atomic_compare_exchange_weak_explicit(&bits->remote, before, *before | bit,
                                                     memory_order_acq_rel, memory_order_acquire));
     return true;
 }
 
 bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must_push) {
-    const _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head) + index / 64;
-    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head) + index / 64;
+    struct bsa_bits *bits = bsa_slab_bits(slab) + index / 64;
     uint64_t bit = (uint64_t)1 << index % 64, word_bit = (uint64_t)1 << index / 64, before;
     bsa_status status = BSA_OK;
 
     *must_push = false;
-    if (!set_remote_bit(local, remote, bit, &before)) {
+    if (!set_remote_bit(bits, bit, &before)) {
         return BSA_NOT_ALLOCATED;
     }
     if (before != 0) {
@@ -115,8 +118,8 @@ bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must
     }
     /* The word was empty, as it also is after a racing free of the same object has come and been
      * drained. Until we name it no drain takes our bit: so a local bit now is that other free's. */
-    if ((atomic_load_explicit(local, memory_order_relaxed) & bit) != 0) {
-        if (!withdraw(remote, bit)) {
+    if ((atomic_load_explicit(&bits->local, memory_order_relaxed) & bit) != 0) {
+        if (!withdraw(&bits->remote, bit)) {
             return BSA_NOT_ALLOCATED;
         }
         status = BSA_NOT_ALLOCATED;
@@ -131,24 +134,22 @@ bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must
 /* Moves the bits of one remote word to the local word: set there before they are cleared here, so
  * that a second free finds the first in one of the two at any time. Returns the bits that were not
  * yet free. */
-static uint64_t take_word(_Atomic uint64_t *local, _Atomic uint64_t *remote, uint64_t valid,
-                          uint64_t *overlaps) {
-    uint64_t had = atomic_load_explicit(local, memory_order_relaxed);
-    uint64_t bits = atomic_load_explicit(remote, memory_order_acquire);
+static uint64_t take_word(struct bsa_bits *bits, uint64_t valid, uint64_t *overlaps) {
+    uint64_t had = atomic_load_explicit(&bits->local, memory_order_relaxed);
+    uint64_t freed = atomic_load_explicit(&bits->remote, memory_order_acquire);
 
     do {
-        atomic_store_explicit(local, had | (bits & valid), memory_order_relaxed);
-    } while (!atomic_compare_exchange_weak_explicit(remote, &bits, 0, memory_order_acq_rel,
+        atomic_store_explicit(&bits->local, had | (freed & valid), memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak_explicit(&bits->remote, &freed, 0, memory_order_acq_rel,
                                                     memory_order_acquire));
-    *overlaps += bsa_popcount(bits & had);
-    return bits & valid & ~had;
+    *overlaps += bsa_popcount(freed & had);
+    return freed & valid & ~had;
 }
 
 uint32_t bsa_slab_drain(const struct bsa_class_table *classes, struct bsa_slab slab,
                         uint64_t *overlaps) {
     struct bsa_page *page = bsa_slab_page(slab);
-    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
-    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    struct bsa_bits *bits = bsa_slab_bits(slab);
     uint32_t capacity = bsa_slab_capacity(classes, bsa_page_word(page)), count = 0;
     /* Acquire: the named words' bits are visible. Release: from here on a freer may push the slab
      * again, and overwrite the link that was read before. */
@@ -157,26 +158,27 @@ uint32_t bsa_slab_drain(const struct bsa_class_table *classes, struct bsa_slab s
     for (; named != 0; named &= named - 1) {
         uint32_t w = bsa_lowest_bit(named);
 
-        count += bsa_popcount(take_word(&local[w], &remote[w], valid_bits(capacity, w), overlaps));
+        count += bsa_popcount(take_word(&bits[w], valid_bits(capacity, w), overlaps));
     }
     page->free_count = (uint16_t)(page->free_count + count);
     return count;
 }
 
-void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab slab) {
+void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab slab, unsigned slot) {
     struct bsa_page *page = bsa_slab_page(slab);
-    uint64_t word = bsa_page_word(page), overlaps = 0;
+    uint64_t was = bsa_page_word(page), overlaps = 0;
+    uint64_t word = bsa_slab_word(bsa_word_order(was), bsa_word_class(was), slot, BSA_SLAB_FULL);
     uint32_t capacity = bsa_slab_capacity(classes, word), count = 0;
-    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head);
-    _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head);
+    struct bsa_bits *bits = bsa_slab_bits(slab);
 
     atomic_store_explicit(&page->summary, 0, memory_order_relaxed);
     for (uint32_t w = 0; w < words_of(capacity); w++) {
-        take_word(&local[w], &remote[w], valid_bits(capacity, w), &overlaps);
-        count += bsa_popcount(atomic_load_explicit(&local[w], memory_order_relaxed) &
+        take_word(&bits[w], valid_bits(capacity, w), &overlaps);
+        count += bsa_popcount(atomic_load_explicit(&bits[w].local, memory_order_relaxed) &
                               valid_bits(capacity, w));
     }
     page->free_count = (uint16_t)count;
     page->next = page->prev = BSA_NO_PAGE;
-    set_inside_words(slab, (uint32_t)1 << bsa_word_order(word), true);
+    bsa_page_set_word(page, word);
+    set_inside_words(slab, word);
 }

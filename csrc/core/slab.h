@@ -2,8 +2,8 @@
  *
  * A set bit of the *local* bitmap is a free object; its owner alone writes it. A set bit of the
  * *remote* bitmap is an object that another slot has freed and the owner has not yet taken back. An
- * object is live where both are clear. All ownership comes from the page words: no byte of an
- * object is ever read.
+ * object is live where both are clear. Words of the two take turns in memory (struct bsa_bits). All
+ * ownership comes from the page words: no byte of an object is ever read.
  *
  * The remote-free protocol. The freer of an object
  *   1. sets the object's bit in its word of the remote bitmap; a bit already set there, or in the
@@ -32,6 +32,10 @@ struct bsa_slab {
 
 static inline struct bsa_page *bsa_slab_page(struct bsa_slab slab) {
     return bsa_page_at(slab.section, slab.head);
+}
+
+static inline struct bsa_bits *bsa_slab_bits(struct bsa_slab slab) {
+    return bsa_bits_at(slab.section, slab.head);
 }
 
 static inline uint32_t bsa_slab_capacity(const struct bsa_class_table *classes, uint64_t word) {
@@ -64,20 +68,37 @@ static inline void bsa_poison_if_live(struct bsa_slab slab, uint32_t index, uint
 #define bsa_poison_if_live(slab, index, address, size) ((void)0)
 #endif
 
-/* The owner's free; `page` is the slab's. NOT_ALLOCATED: free already, on either side. */
-static inline bsa_status bsa_slab_free_local(struct bsa_slab slab, struct bsa_page *page,
-                                             uint32_t index) {
-    _Atomic uint64_t *local = bsa_local_bits(slab.section, slab.head) + index / 64;
-    const _Atomic uint64_t *remote = bsa_remote_bits(slab.section, slab.head) + index / 64;
-    uint64_t bit = (uint64_t)1 << index % 64;
-    uint64_t bits = atomic_load_explicit(local, memory_order_relaxed);
+/* An object, and what handing it out and freeing it change. */
+struct bsa_object {
+    uintptr_t address;
+    struct bsa_page *page; /* of its slab's head */
+    struct bsa_bits *bits; /* its words of the bitmaps */
+    uint32_t index;        /* in its slab; its bit is the one of this number modulo 64 */
+};
+
+static inline uint64_t bsa_object_bit(const struct bsa_object *object) {
+    return (uint64_t)1 << object->index % 64;
+}
+
+/* The object of that index, at the address. */
+static inline struct bsa_object bsa_slab_object(struct bsa_slab slab, uint32_t index,
+                                                uintptr_t address) {
+    return (struct bsa_object){address, bsa_slab_page(slab), bsa_slab_bits(slab) + index / 64,
+                               index};
+}
+
+/* The owner's free. NOT_ALLOCATED: free already, on either side. */
+static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_object *object) {
+    struct bsa_bits *bits = object->bits;
+    uint64_t local = atomic_load_explicit(&bits->local, memory_order_relaxed);
+    uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_relaxed);
 
     /* Relaxed: a first free that happened before this one is visible in either word anyway. */
-    if (((bits | atomic_load_explicit(remote, memory_order_relaxed)) & bit) != 0) {
+    if (BSA_UNLIKELY(((local | remote) & bsa_object_bit(object)) != 0)) {
         return BSA_NOT_ALLOCATED;
     }
-    atomic_store_explicit(local, bits | bit, memory_order_relaxed);
-    page->free_count++;
+    atomic_store_explicit(&bits->local, local | bsa_object_bit(object), memory_order_relaxed);
+    object->page->free_count++;
     return BSA_OK;
 }
 
@@ -92,8 +113,8 @@ bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must
 uint32_t bsa_slab_drain(const struct bsa_class_table *classes, struct bsa_slab slab,
                         uint64_t *overlaps);
 
-/* Recomputes what is derived (the free count, the pages' way to the head), and takes every remote
- * bit, named or not. Needs quiescence. */
-void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab slab);
+/* Makes the slab the slot's, recomputes what is derived (the free count, what the pages say of
+ * their head), and takes every remote bit, named or not. Needs quiescence. */
+void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab slab, unsigned slot);
 
 #endif

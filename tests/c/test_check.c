@@ -140,9 +140,12 @@ static void damaged_page_words_are_named(void) {
                  "a head is not behind another head");
     DAMAGED_WORD(patient.block + 1, bsa_block_word(BSA_PAGES, 0, 1),
                  "a page inside a block is no head");
-    DAMAGED_WORD(patient.exact + 4, bsa_slab_inside_word(1), "a page inside a block is no head");
+    DAMAGED_WORD(patient.exact + 4, bsa_slab_inside_word(0, 1), "a page inside a block is no head");
     DAMAGED_WORD(patient.full + 1, 0, "every page of a slab names its head");
-    DAMAGED_WORD(patient.full + 1, bsa_slab_inside_word(2), "every page of a slab names its head");
+    DAMAGED_WORD(patient.full + 1, bsa_slab_inside_word(slab, 2),
+                 "every page of a slab names its head");
+    DAMAGED_WORD(patient.full + 1, bsa_slab_inside_word(slab + (1U << BSA_WORD_SLOT_SHIFT), 1),
+                 "every page of a slab names its head");
     DAMAGED_WORD(patient.full, slab | (uint64_t)127 << BSA_WORD_CLASS_SHIFT,
                  "a slab has a class, an order and an owner that exist");
     DAMAGED_WORD(patient.full, slab | (uint64_t)77 << BSA_WORD_SLOT_SHIFT,
@@ -228,8 +231,8 @@ static void damaged_headers_and_roots_are_named(void) {
 
 static void damaged_bitmaps_and_counts_are_named(void) {
     struct patient patient = admit();
-    _Atomic uint64_t *local = bsa_local_bits(patient.section, patient.partial[0]);
-    _Atomic uint64_t *remote = bsa_remote_bits(patient.section, patient.partial[0]);
+    struct bsa_bits *bits = bsa_bits_at(patient.section, patient.partial[0]);
+    _Atomic uint64_t *local = &bits->local, *remote = &bits->remote;
     struct bsa_page *page = page_at(&patient, patient.partial[0]);
     uint64_t capacity = bsa_slab_capacity(&patient.root->space.classes, bsa_page_word(page));
 
@@ -259,7 +262,8 @@ static void slabs_on_wrong_lists_are_named(void) {
     struct patient patient = admit();
     const char *wrong_count = "a slab is on the list that its free count calls for";
 
-    DAMAGED_WORD(patient.full, on_list(&patient, patient.full, BSA_SLAB_PARTIAL), wrong_count);
+    DAMAGED_WORD(patient.full, on_list(&patient, patient.full, BSA_SLAB_PARTIAL),
+                 "a slab changes its list at the right count");
     DAMAGED_WORD(patient.full, on_list(&patient, patient.full, BSA_SLAB_EMPTY), wrong_count);
     DAMAGED_WORD(patient.partial[1], on_list(&patient, patient.partial[1], BSA_SLAB_FULL),
                  wrong_count);
@@ -291,10 +295,10 @@ static void a_slab_of_another_slot_or_class_is_named(void) {
     uint64_t word = bsa_word_at(patient.section, patient.partial[1]);
 
     DAMAGED_WORD(patient.partial[1], word ^ (uint64_t)1 << BSA_WORD_SLOT_SHIFT,
-                 "a partial list holds its cache's partial slabs");
+                 "every page of a slab names its head");
     word = bsa_word_at(patient.section, patient.current);
     DAMAGED_WORD(patient.current, word ^ (uint64_t)1 << BSA_WORD_SLOT_SHIFT,
-                 "the current slab says so");
+                 "every page of a slab names its head");
     heap_close(&patient.heap);
 }
 
@@ -320,23 +324,35 @@ static void damaged_caches_are_named(void) {
             "links of a partial list agree in both directions"); /* a circle */
     DAMAGED(page_at(&patient, patient.partial[1])->next.value, 0,
             "a cache knows its last partial slab");
-    DAMAGED(cache->empty.value, 0, "every current and every empty slab is its cache's one");
+    DAMAGED(cache->empty.value, 0, "a slab changes its list at the right count");
     DAMAGED(cache->empty.value, full, "the empty slab says so");
     DAMAGED(cache->retired.value, full, "retired slabs have been given back");
     DAMAGED(cache->total, cache->total + 1, "caches count their live objects");
     heap_close(&patient.heap);
 }
 
-static void a_cache_word_that_lies_too_far_is_named(void) {
-    struct heap heap = heap_of(2 * MIB, 1);
-    struct patient patient = {
-        .heap = heap, .root = heap.root, .section = bsa_first_section(heap.root)};
-    uintptr_t first = must_alloc(heap.root, 0, 16);
+static void damaged_memories_of_a_cache_are_named(void) {
+    struct patient patient = admit();
+    struct bsa_cache *cache = patient.cache;
+    const char *own = "a cache remembers free objects of its own";
 
-    patient.cache = &heap.root->space.slots[0].caches[bsa_class_of_size(16)];
-    EXPECT(slab_of(heap.root, first).capacity > 128);
-    DAMAGED(patient.cache->word, 1, "no free object lies before the cache's first word");
-    heap_close(&heap);
+    EXPECT(cache->remembered >= 2);
+    DAMAGED(cache->remembered, BSA_REMEMBERED + 1, "a cache remembers a few objects");
+    DAMAGED(cache->freed[1].page, page_at(&patient, patient.block), own);
+    DAMAGED(cache->freed[1].index, (cache->freed[1].index + 1) % 16, own);
+    DAMAGED(cache->freed[1].bits, bsa_bits_at(patient.section, patient.full), own);
+    DAMAGED(cache->freed[1].address, cache->freed[0].address, "a cache remembers an object once");
+    heap_close(&patient.heap);
+}
+
+static void slabs_that_would_miss_their_turn_are_named(void) {
+    struct patient patient = admit();
+    const char *count = "a slab changes its list at the right count";
+
+    DAMAGED(page_at(&patient, patient.full)->relist_at, 2, count);
+    DAMAGED(page_at(&patient, patient.partial[0])->relist_at, 1, count);
+    DAMAGED(page_at(&patient, patient.current)->relist_at, BSA_NEVER_RELISTED, count);
+    heap_close(&patient.heap);
 }
 
 static void damaged_remote_stacks_are_named(void) {
@@ -359,7 +375,8 @@ static void a_current_slabs_copies_that_are_wrong_are_named(void) {
 
     DAMAGED(patient.cache->base, patient.cache->base + 256, copies);
     DAMAGED(patient.cache->words, patient.cache->words + 1, copies);
-    DAMAGED(patient.cache->bits, bsa_local_bits(patient.section, patient.full), copies);
+    DAMAGED(patient.cache->word, patient.cache->words, copies);
+    DAMAGED(patient.cache->bits, bsa_bits_at(patient.section, patient.full), copies);
     DAMAGED(patient.cache->page, page_at(&patient, patient.full), "the current slab says so");
     heap_close(&patient.heap);
 }
@@ -396,7 +413,8 @@ int main(void) {
     RUN(slabs_on_wrong_lists_are_named);
     RUN(a_slab_of_another_slot_or_class_is_named);
     RUN(damaged_caches_are_named);
-    RUN(a_cache_word_that_lies_too_far_is_named);
+    RUN(damaged_memories_of_a_cache_are_named);
+    RUN(slabs_that_would_miss_their_turn_are_named);
     RUN(damaged_remote_stacks_are_named);
     RUN(every_bit_of_a_page_word_matters);
     RUN(a_slab_on_a_list_that_does_not_exist_is_named);

@@ -73,10 +73,11 @@ static void wipe_section(struct bsa_section *section) {
         if (i < section->high_water) {
             atomic_store(&page->summary, 0xeeeeeeeeeeeeeeee);
         }
-        if (bsa_word_state(word) == BSA_SLAB) {
-            bsa_page_set_word(page, word | (uint64_t)7 << BSA_WORD_LIST_SHIFT);
-        } else if (bsa_word_back(word) != 0) {
+        page->relist_at = 0xeeee;
+        if (bsa_word_back(word) != 0) {
             bsa_page_set_word(page, 0); /* which head a page of a slab belongs to */
+        } else if (bsa_word_state(word) == BSA_SLAB) {
+            bsa_page_set_word(page, word | (uint64_t)7 << BSA_WORD_LIST_SHIFT);
         }
     }
 }
@@ -89,14 +90,14 @@ static void wipe_root(struct bsa_root *root) {
     for (unsigned i = 0; i < root->space.slot_count; i++) {
         struct bsa_slot *slot = &root->space.slots[i];
 
-        slot->tally.count = slot->tally.bytes = 0xeeeeeeee;
+        slot->tally.count.below = slot->tally.bytes.below = 0xeeeeeeee;
         for (unsigned c = 0; c < root->space.classes.count; c++) {
             struct bsa_cache *cache = &slot->caches[c];
 
             memset(&cache->slab, 0xee, sizeof cache->slab);
             cache->page = (struct bsa_page *)(uintptr_t)0xeeeeeeeeeeeeeee0;
             cache->base = 0xeeeeeeee;
-            cache->word = cache->words = 0xeeeeeeee;
+            cache->word = cache->words = cache->remembered = 0xeeeeeeee;
             cache->first_partial.value = cache->last_partial.value = 0xeeeeeeee;
             cache->empty.value = cache->retired.value = 0xeeeeeeee;
             cache->drained = 0xeeeeeeee;
@@ -334,9 +335,7 @@ static void a_header_that_is_wrong_in_one_field_is_refused(void) {
     wrong[6].bitmap_bytes *= 2;
     wrong[7].total_pages = 0;
     wrong[8].high_water = right.total_pages + 1;
-    /* The remote bitmaps in the place of the local ones. */
-    wrong[9].areas[2].offset = right.areas[1].offset;
-    wrong[9].remote_offset = right.local_offset;
+    wrong[9].areas[1].offset = right.areas[0].offset; /* the bitmaps over the descriptors */
     for (unsigned i = 0; i < COUNT_OF(wrong); i++) {
         *section = wrong[i];
         EXPECT_STATUS(BSA_CORRUPTION,
@@ -497,7 +496,7 @@ static struct damage damage_open(size_t size) {
     EXPECT_OK(bsa_free(root, block));
     section = bsa_first_section(root);
     damage.header = (uintptr_t)section - (uintptr_t)damaged_region;
-    damage.descriptors = damage.header + section->pages_offset;
+    damage.descriptors = (uintptr_t)section->derived.pages - (uintptr_t)damaged_region;
     damage.descriptors_end = damage.descriptors + section->total_pages * sizeof(struct bsa_page);
     damage.intact = malloc(damage.size);
     EXPECT(damage.intact != NULL);
@@ -517,7 +516,7 @@ static void no_damaged_byte_of_a_header_leads_to_more_than_a_refusal(void) {
     expect_usable_or_refused(damaged_region, damage.size, damage.root_memory);
     damage_each_byte(damage.header, damage.header + offsetof(struct bsa_section, heap_offset),
                      damage.size, damage.intact, damage.root_memory);
-    damage_each_byte(damage.header + offsetof(struct bsa_section, pages_offset),
+    damage_each_byte(damage.header + offsetof(struct bsa_section, derived),
                      damage.header + sizeof(struct bsa_section), damage.size, damage.intact,
                      damage.root_memory);
     damage_close(&damage);
@@ -629,7 +628,7 @@ static void remote_bits_of_no_object_are_dropped(void) {
     struct bsa_section *section = first_section(&heap);
 
     EXPECT(info.capacity < 64);
-    atomic_store(bsa_remote_bits(section, bsa_page_of(section, info.base)),
+    atomic_store(&bsa_bits_at(section, bsa_page_of(section, info.base))->remote,
                  UINT64_MAX << info.capacity);
     EXPECT_OK(bsa_rebuild(heap.root));
     EXPECT_SOUND(heap.root);

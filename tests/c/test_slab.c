@@ -109,7 +109,9 @@ static struct bsa_slab slab_at(struct layer *layer, uintptr_t address, uint32_t 
     uint64_t word = bsa_page_word(bsa_slab_page(slab));
 
     EXPECT_EQUAL(BSA_SLAB, bsa_word_state(word));
-    *index = bsa_object_index(&layer->space.classes.classes[bsa_word_class(word)],
+    EXPECT_EQUAL(bsa_word_shape(word), bsa_word_shape(bsa_word_at(layer->section, page)));
+    EXPECT_EQUAL(bsa_owner_bits(word), bsa_owner_bits(bsa_word_at(layer->section, page)));
+    *index = bsa_object_index(&layer->space.classes.shapes[bsa_word_shape(word)],
                               (uint32_t)(address - bsa_page_address(slab.section, slab.head)));
     EXPECT(*index < bsa_slab_capacity(&layer->space.classes, word));
     return slab;
@@ -118,15 +120,12 @@ static struct bsa_slab slab_at(struct layer *layer, uintptr_t address, uint32_t 
 static bsa_status layer_free(struct layer *layer, struct bsa_cache *cache, uintptr_t address) {
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, address, &index);
-
-    struct bsa_page *page = bsa_slab_page(slab);
+    struct bsa_object object = bsa_slab_object(slab, index, address);
     bool must_relist;
-    bsa_status status = bsa_cache_free(
-        cache, slab, page, bsa_slab_capacity(&layer->space.classes, bsa_page_word(page)), index,
-        &must_relist);
+    bsa_status status = bsa_cache_free(cache, &object, &must_relist);
 
     if (status == BSA_OK && must_relist) {
-        bsa_cache_relist(&layer->space, cache, slab, 1);
+        bsa_cache_relist(&layer->space, cache, slab);
     }
     return status;
 }
@@ -251,19 +250,45 @@ static void the_reciprocal_finds_every_object_and_no_other_offset(void) {
 
     bsa_class_table_init(&table, 21);
     for (unsigned i = 0; i < table.count; i++) {
-        const struct bsa_class *class = &table.classes[i];
-        uint32_t end = 4097 * class->size < 300000 ? 4097 * class->size : 300000;
+        const struct bsa_shape *shape = &table.shapes[BSA_MAX_SLAB_ORDER << 7 | i];
+        uint32_t end = 4097 * shape->size < 300000 ? 4097 * shape->size : 300000;
 
         for (uint32_t offset = 0; offset < end; offset++) {
-            EXPECT_EQUAL(offset % class->size == 0 ? offset / class->size : UINT32_MAX,
-                         bsa_object_index(class, offset));
-        }
-        for (uint32_t index = 0; index < 4096; index++) {
-            uint32_t offset = index * class->size;
+            bool starts_one = offset % shape->size == 0 && offset / shape->size < shape->capacity;
 
-            EXPECT_EQUAL(index, bsa_object_index(class, offset));
-            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(class, offset + 1));
-            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(class, offset + class->size - 1));
+            EXPECT_EQUAL(starts_one ? offset / shape->size : UINT32_MAX,
+                         bsa_object_index(shape, offset));
+        }
+        for (uint32_t index = 0; index < 4097; index++) {
+            uint32_t offset = index * shape->size;
+
+            EXPECT_EQUAL(index < shape->capacity ? index : UINT32_MAX,
+                         bsa_object_index(shape, offset));
+            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(shape, offset + 1));
+            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(shape, offset + shape->size - 1));
+        }
+    }
+}
+
+static void the_tables_agree_with_what_they_were_computed_from(void) {
+    for (unsigned shift = 8; shift <= 21; shift++) {
+        struct bsa_class_table table;
+
+        bsa_class_table_init(&table, shift);
+        for (size_t size = 1; size <= table.largest; size++) {
+            EXPECT_EQUAL(bsa_class_of_size(size), bsa_class_at_hand(&table, size));
+        }
+        EXPECT_EQUAL(0, bsa_class_at_hand(&table, 0));
+        for (unsigned i = 0; i < table.count; i++) {
+            for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
+                uint64_t word = bsa_slab_word(order, i, 0xffff, BSA_SLAB_EMPTY);
+                const struct bsa_shape *shape = &table.shapes[bsa_word_shape(word)];
+
+                EXPECT_EQUAL(i, bsa_word_class(word));
+                EXPECT_EQUAL(order, bsa_word_order(word));
+                EXPECT_EQUAL(table.classes[i].size, shape->size);
+                EXPECT_EQUAL(table.classes[i].capacity[order], shape->capacity);
+            }
         }
     }
 }
@@ -363,10 +388,71 @@ static void freed_objects_are_used_again_before_a_slab_is_asked_for(void) {
         reused++;
     }
     EXPECT_EQUAL((capacity + 1) / 2, reused);
-    for (unsigned i = 0; i < reused; i++) {
-        EXPECT_EQUAL(objects[2 * i], again[i]); /* lowest address first */
+    for (unsigned i = 0; i < reused; i++) { /* those remembered, then the lowest first */
+        unsigned wanted = i < BSA_REMEMBERED ? BSA_REMEMBERED - 1 - i : i;
+
+        EXPECT_EQUAL(objects[2 * wanted], again[i]);
     }
     layer_close(layer);
+}
+
+/* The most there are: more than a cache remembers. */
+static void the_object_freed_last_is_handed_out_first(void) {
+    enum { FREED = BSA_REMEMBERED + 3 };
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 48);
+    uintptr_t objects[4][256], pick[FREED];
+    unsigned capacity = capacity_of(layer, cache);
+
+    EXPECT(capacity <= COUNT_OF(objects[0]));
+    for (unsigned s = 0; s < 4; s++) {
+        for (unsigned i = 0; i < capacity; i++) {
+            objects[s][i] = layer_alloc(layer, cache);
+        }
+    }
+    for (unsigned i = 0; i < FREED; i++) {
+        pick[i] = objects[i * 7 % 4][i * 31 % capacity];
+        EXPECT_OK(layer_free(layer, cache, pick[i]));
+        EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free(layer, cache, pick[i]));
+        EXPECT_STATUS(BSA_NOT_ALLOCATED, layer_free_remote(layer, pick[i]));
+    }
+    for (unsigned i = BSA_REMEMBERED; i-- > 0;) {
+        EXPECT_EQUAL(pick[i], bsa_cache_alloc(&layer->space, cache));
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        EXPECT(bsa_cache_alloc(&layer->space, cache) != 0);
+    }
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    layer_close(layer);
+}
+
+/* Else an object could be handed out that lies in another class's slab by now. */
+static void objects_of_a_slab_that_was_given_back_are_forgotten(void) {
+    for (unsigned trimmed = 0; trimmed < 2; trimmed++) {
+        struct layer *layer = layer_open(12, 4 * MIB);
+        struct bsa_cache *cache = cache_of(layer, 0, 1024);
+        uintptr_t objects[3][64];
+        unsigned capacity = capacity_of(layer, cache), slabs = trimmed ? 1 : 3;
+
+        EXPECT(capacity <= BSA_REMEMBERED && capacity <= COUNT_OF(objects[0]));
+        for (unsigned s = 0; s < slabs; s++) {
+            for (unsigned i = 0; i < capacity; i++) {
+                objects[s][i] = layer_alloc(layer, cache);
+            }
+        }
+        for (unsigned s = 0; s < slabs; s++) {
+            for (unsigned i = 0; i < capacity; i++) {
+                EXPECT_OK(layer_free(layer, cache, objects[s][i]));
+            }
+        }
+        if (trimmed) {
+            EXPECT(cache->remembered != 0);
+            bsa_cache_trim(&layer->space, cache);
+        }
+        EXPECT_EQUAL(0, cache->remembered);
+        EXPECT(take_back(layer, cache) > 0);
+        layer_close(layer);
+    }
 }
 
 static void the_first_empty_slab_is_kept_and_a_further_one_given_back(void) {
@@ -488,7 +574,10 @@ static void a_given_back_slab_leaves_no_trace_in_its_pages(void) {
     unsigned pages = 1U << bsa_cache_order(&layer->space, cache);
 
     for (uint32_t i = 1; i < pages; i++) {
-        EXPECT_EQUAL(i, bsa_word_back(bsa_word_at(layer->section, slab.head + i)));
+        EXPECT_EQUAL(bsa_slab_inside_word(bsa_slab_word(bsa_cache_order(&layer->space, cache),
+                                                        cache->class_index, 0, BSA_SLAB_CURRENT),
+                                          i),
+                     bsa_word_at(layer->section, slab.head + i));
     }
     EXPECT_OK(layer_free(layer, cache, object));
     bsa_cache_trim(&layer->space, cache);
@@ -562,7 +651,7 @@ static void a_slab_is_kept_until_a_remote_free_under_way_is_over(void) {
         objects[i] = layer_alloc(layer, cache);
     }
     slab = slab_at(layer, objects[0], &index);
-    remote = bsa_remote_bits(slab.section, slab.head);
+    remote = &bsa_slab_bits(slab)->remote;
     atomic_fetch_or(remote, 1); /* step 1 alone */
     for (unsigned i = 1; i < capacity; i++) {
         EXPECT_OK(layer_free(layer, cache, objects[i]));
@@ -592,7 +681,7 @@ static void a_named_slab_is_kept_until_it_has_been_pushed(void) {
     struct bsa_slab slab = slab_at(layer, object, &index);
 
     EXPECT_OK(layer_free(layer, cache, object));
-    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head), 1);
+    atomic_fetch_or(&bsa_slab_bits(slab)->remote, 1);
     atomic_fetch_or(&bsa_slab_page(slab)->summary, 1);
     bsa_cache_trim(&layer->space, cache);
     EXPECT_EQUAL(0, take_back(layer, cache));
@@ -610,7 +699,7 @@ static void name_as_a_double_free_does(struct layer *layer, uintptr_t object) {
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, object, &index);
 
-    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head) + index / 64, 1ULL << index % 64);
+    atomic_fetch_or(&bsa_slab_bits(slab)[index / 64].remote, 1ULL << index % 64);
     atomic_fetch_or(&bsa_slab_page(slab)->summary, 1ULL << index / 64);
 }
 
@@ -682,7 +771,7 @@ static void a_late_double_free_leaves_no_trace_in_the_next_slab(void) {
     EXPECT_OK(layer_free(layer, cache, object));
     bsa_cache_trim(&layer->space, cache);
     EXPECT_EQUAL(1, take_back(layer, cache));
-    atomic_fetch_or(bsa_remote_bits(slab.section, slab.head), 1);
+    atomic_fetch_or(&bsa_slab_bits(slab)->remote, 1);
     atomic_fetch_or(&bsa_slab_page(slab)->summary, 1);
     bsa_cache_push_remote(cache, slab);
     bsa_cache_drain(&layer->space, cache);
@@ -759,11 +848,36 @@ static void partial_slabs_are_used_first_in_first_out(void) {
     EXPECT_OK(layer_free(layer, cache, objects[1][2]));
     EXPECT_OK(layer_free(layer, cache, objects[4][0]));
     EXPECT_OK(layer_free(layer, cache, objects[3][1]));
+    cache->remembered = 0;
     EXPECT_EQUAL(objects[3][1], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(objects[3][5], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(objects[1][2], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(objects[4][0], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    layer_close(layer);
+}
+
+static void a_partial_slab_that_ran_dry_is_passed_over(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    uintptr_t objects[4][64] = {{0}};
+
+    for (unsigned s = 0; s < 4; s++) {
+        take_slab(layer, cache, objects[s]);
+    }
+    EXPECT_EQUAL(0, bsa_cache_alloc(&layer->space, cache));
+    for (unsigned s = 0; s < 2; s++) { /* their last free object is remembered, and taken */
+        EXPECT_OK(layer_free(layer, cache, objects[s][3]));
+        EXPECT_EQUAL(objects[s][3], bsa_cache_alloc(&layer->space, cache));
+        EXPECT_EQUAL(BSA_SLAB_PARTIAL, list_of(layer, objects[s][3]));
+    }
+    EXPECT_OK(layer_free(layer, cache, objects[2][5]));
+    cache->remembered = 0;
+    EXPECT_EQUAL(objects[2][5], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[0][3]));
+    EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[1][3]));
+    EXPECT_OK(layer_free(layer, cache, objects[0][7]));
+    EXPECT_EQUAL(BSA_SLAB_PARTIAL, list_of(layer, objects[0][7]));
     layer_close(layer);
 }
 
@@ -827,10 +941,13 @@ int main(void) {
     RUN(classes_reach_half_a_page_and_at_most_32_kib);
     RUN(a_class_for_an_alignment_has_every_object_aligned);
     RUN(the_reciprocal_finds_every_object_and_no_other_offset);
+    RUN(the_tables_agree_with_what_they_were_computed_from);
     RUN(the_hash_tells_tables_apart);
     RUN(the_first_object_needs_a_slab_and_the_next_ones_do_not);
     RUN(every_class_of_every_page_size_serves_a_slab_full);
     RUN(freed_objects_are_used_again_before_a_slab_is_asked_for);
+    RUN(the_object_freed_last_is_handed_out_first);
+    RUN(objects_of_a_slab_that_was_given_back_are_forgotten);
     RUN(the_first_empty_slab_is_kept_and_a_further_one_given_back);
     RUN(an_empty_current_slab_is_the_one_that_is_kept);
     RUN(a_current_slab_that_others_empty_stays_current);
@@ -845,6 +962,7 @@ int main(void) {
     RUN(a_late_double_free_leaves_no_trace_in_the_next_slab);
     RUN(full_slabs_are_not_looked_at_again);
     RUN(partial_slabs_are_used_first_in_first_out);
+    RUN(a_partial_slab_that_ran_dry_is_passed_over);
     RUN(counts_and_states_hold_through_random_use);
     return 0;
 }
