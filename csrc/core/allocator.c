@@ -360,26 +360,42 @@ static BSA_SLOW_PATH bsa_status alloc_general(struct bsa_root *root, unsigned sl
     return finish_alloc(root, slot, size, flags, status, *address);
 }
 
+/* A small object, as it comes, of a slot that needs no lock and has one at hand; else 0. */
+static BSA_FAST_PATH uintptr_t object_at_hand(struct bsa_root *root, unsigned number, size_t size) {
+    struct bsa_slot *slot;
+    struct bsa_cache *cache;
+    uintptr_t address;
+
+    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+        return 0;
+    }
+    slot = &root->space.slots[number];
+    if (BSA_UNLIKELY(size >= atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
+        return 0;
+    }
+    cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
+    address = bsa_cache_take(cache);
+    if (BSA_UNLIKELY(address == 0)) {
+        return 0;
+    }
+    bsa_tally_add(slot->counted_in, 1, cache->object_size);
+    bsa_unpoison_new(bsa_find_section(root, NULL, address), address, cache->object_size);
+    return address;
+}
+
 bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, size_t align,
                         unsigned flags, uintptr_t *address) {
-    /* The common case first: a small object, as it comes, of a slot that needs no lock and has one
-     * at hand. Whatever else there is to think of, the general way does. */
-    if (BSA_LIKELY(number < root->space.slot_count && (align | flags) == 0)) {
-        struct bsa_slot *slot = &root->space.slots[number];
+    uintptr_t taken;
 
-        if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
-            struct bsa_cache *cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
-            uintptr_t taken = bsa_cache_take(cache);
-
-            if (BSA_LIKELY(taken != 0)) {
-                bsa_tally_add(slot->counted_in, 1, cache->object_size);
-                bsa_unpoison_new(bsa_find_section(root, NULL, taken), taken, cache->object_size);
-                *address = taken;
-                return BSA_OK;
-            }
-        }
+    if (BSA_UNLIKELY((align | flags) != 0)) {
+        return alloc_general(root, number, size, align, flags, address);
     }
-    return alloc_general(root, number, size, align, flags, address);
+    taken = object_at_hand(root, number, size);
+    if (BSA_UNLIKELY(taken == 0)) {
+        return alloc_general(root, number, size, 0, 0, address);
+    }
+    *address = taken;
+    return BSA_OK;
 }
 
 size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) {

@@ -76,9 +76,8 @@ void bsa_class_table_init(struct bsa_class_table *table, unsigned page_shift) {
                 class->capacity[order]};
         }
     }
-    table->of_size[0] = 1; /* of which 1 is taken again for sizes up to 8 */
-    for (uint32_t i = 1; i <= table->largest / 16; i++) {
-        table->of_size[i] = (uint8_t)bsa_class_of_size((size_t)16 * i);
+    for (uint32_t i = 1; i <= table->largest / 8; i++) {
+        table->of_size[i] = (uint8_t)bsa_class_of_size((size_t)8 * i);
     }
 }
 

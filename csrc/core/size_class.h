@@ -31,7 +31,7 @@ struct bsa_class_table {
     uint32_t bitmap_bytes; /* of each of a page's two bitmaps */
     struct bsa_class classes[BSA_CLASSES];
     struct bsa_shape shapes[BSA_SHAPES]; /* the same once more, in the order that freeing asks */
-    uint8_t of_size[BSA_MAX_OBJECT_SIZE / 16 + 1]; /* the class of 16 i bytes */
+    uint8_t of_size[BSA_MAX_OBJECT_SIZE / 8 + 1]; /* the class of 8 i bytes */
 };
 
 /* The smallest class for `size` bytes, 1 to BSA_MAX_OBJECT_SIZE. */
@@ -48,7 +48,7 @@ static inline unsigned bsa_class_of_size(size_t size) {
 /* The same from the table, without a branch. `size` is at most the table's largest, 0 counts as 1.
  */
 static inline unsigned bsa_class_at_hand(const struct bsa_class_table *table, size_t size) {
-    return table->of_size[(size + 15) / 16] - (unsigned)(size <= 8);
+    return table->of_size[(size + 7) / 8];
 }
 
 /* Fills the table for pages of 2^page_shift bytes. */

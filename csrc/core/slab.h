@@ -94,7 +94,7 @@ static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_object *obj
     uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_relaxed);
 
     /* Relaxed: a first free that happened before this one is visible in either word anyway. */
-    if (BSA_UNLIKELY(((local | remote) & bsa_object_bit(object)) != 0)) {
+    if (BSA_UNLIKELY(((local | remote) >> object->index % 64 & 1) != 0)) {
         return BSA_NOT_ALLOCATED;
     }
     atomic_store_explicit(&bits->local, local | bsa_object_bit(object), memory_order_relaxed);
