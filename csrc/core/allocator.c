@@ -214,22 +214,17 @@ static bsa_status object_free_entered(struct bsa_root *root, struct bsa_slot *sl
     return status;
 }
 
-/* Finds the object that starts at the address, on a page of a slab: `page` has that word. False:
- * none does, between two objects and in the tail. */
+/* Finds the object to be freed, on a page of a slab: `page` has that word. False: none starts at
+ * the address. */
 static BSA_FAST_PATH bool find_object(const struct bsa_root *root, struct bsa_slab page,
                                       uint64_t word, uintptr_t address, struct bsa_slab *slab,
                                       struct bsa_object *object) {
     const struct bsa_shape *shape = &root->space.classes.shapes[bsa_word_shape(word)];
-    struct bsa_section *section = page.section;
-    uint32_t index;
 
-    *slab = (struct bsa_slab){section, page.head - bsa_word_back(word)};
-    index = bsa_object_index(shape, (uint32_t)(address - bsa_page_address(section, slab->head)));
-    if (BSA_UNLIKELY(index == UINT32_MAX)) {
+    if (BSA_UNLIKELY(!bsa_slab_find(shape, page, word, address, slab, object))) {
         return false;
     }
-    *object = bsa_slab_object(*slab, index, address);
-    bsa_poison_if_live(*slab, index, address, shape->size);
+    bsa_poison_if_live(*slab, object->index, address, shape->size);
     return true;
 }
 

@@ -87,6 +87,23 @@ static inline struct bsa_object bsa_slab_object(struct bsa_slab slab, uint32_t i
                                index};
 }
 
+/* From an address to slab and object: `page`, on which the address lies, is a slab's and has that
+ * word, which names that shape. False: no object starts there, but between two or in the tail. */
+static BSA_FAST_PATH bool bsa_slab_find(const struct bsa_shape *shape, struct bsa_slab page,
+                                        uint64_t word, uintptr_t address, struct bsa_slab *slab,
+                                        struct bsa_object *object) {
+    uint32_t index;
+
+    *slab = (struct bsa_slab){page.section, page.head - bsa_word_back(word)};
+    index =
+        bsa_object_index(shape, (uint32_t)(address - bsa_page_address(page.section, slab->head)));
+    if (BSA_UNLIKELY(index == UINT32_MAX)) {
+        return false;
+    }
+    *object = bsa_slab_object(*slab, index, address);
+    return true;
+}
+
 /* The owner's free. NOT_ALLOCATED: free already, on either side. */
 static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_object *object) {
     struct bsa_bits *bits = object->bits;

@@ -103,17 +103,18 @@ static uintptr_t layer_alloc(struct layer *layer, struct bsa_cache *cache) {
 
 /* What the facade does with an address: page, head, index. */
 static struct bsa_slab slab_at(struct layer *layer, uintptr_t address, uint32_t *index) {
-    uint32_t page = bsa_page_of(layer->section, address);
-    struct bsa_slab slab = {layer->section,
-                            page - bsa_word_back(bsa_word_at(layer->section, page))};
-    uint64_t word = bsa_page_word(bsa_slab_page(slab));
+    struct bsa_slab page = {layer->section, bsa_page_of(layer->section, address)}, slab;
+    uint64_t word = bsa_word_at(layer->section, page.head), head_word;
+    struct bsa_object object;
 
     EXPECT_EQUAL(BSA_SLAB, bsa_word_state(word));
-    EXPECT_EQUAL(bsa_word_shape(word), bsa_word_shape(bsa_word_at(layer->section, page)));
-    EXPECT_EQUAL(bsa_owner_bits(word), bsa_owner_bits(bsa_word_at(layer->section, page)));
-    *index = bsa_object_index(&layer->space.classes.shapes[bsa_word_shape(word)],
-                              (uint32_t)(address - bsa_page_address(slab.section, slab.head)));
-    EXPECT(*index < bsa_slab_capacity(&layer->space.classes, word));
+    EXPECT(bsa_slab_find(&layer->space.classes.shapes[bsa_word_shape(word)], page, word, address,
+                         &slab, &object));
+    head_word = bsa_word_at(slab.section, slab.head);
+    EXPECT_EQUAL(bsa_word_shape(head_word), bsa_word_shape(word));
+    EXPECT_EQUAL(bsa_owner_bits(head_word), bsa_owner_bits(word));
+    EXPECT(object.index < bsa_slab_capacity(&layer->space.classes, word));
+    *index = object.index;
     return slab;
 }
 
