@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import pickle
+import signal
 import threading
 import zlib
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from bsa.sizing import smallest_heap
 from bsa.study import MOST_SLOTS
 from bsa.timeline import Timeline, columns, replay
 from bsa.trace import Trace
-from bsa.units import counted, format_size
+from bsa.units import counted, format_size, printable
 
 OPTIONS = ("size", "page_size", "cpus", "phys", "limit", "on_oom")  #: of a configuration
 
@@ -138,12 +139,17 @@ SHOWN = (
 )
 
 
+def name_of(row):
+    """The name that tables and pictures show: whatever the configuration's key is, a short text."""
+    return printable(str(row.name), 60)
+
+
 def texts_of(row):
     """What a table shows of a row: its name and each of SHOWN, or its name and the error."""
     if row.error:
-        return [str(row.name), row.error]
+        return [name_of(row), printable(row.error, 400)]
     shown = ((row.metrics.get(name), text) for _, name, text in SHOWN)
-    return [str(row.name), *("" if value is None else text(value) for value, text in shown)]
+    return [name_of(row), *("" if value is None else text(value) for value, text in shown)]
 
 
 def _line(cells, widths):
@@ -255,15 +261,25 @@ def _run(task, parcel, progress=None):
 
 
 _delivered = None  # the parcel that this process was forked with
+_at_interrupt = None  # and how it dealt with Ctrl-C
 
 
 def _deliver(parcel):
-    global _delivered
+    """Ctrl-C ends a task. A process that waits for one, or sends a result, leaves it to the pool: it
+    would print a traceback, or leave half a result for the rest of which the pool waits forever."""
+    global _delivered, _at_interrupt
     _delivered = parcel
+    _at_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) or signal.SIG_DFL
 
 
 def _run_delivered(task):
-    return _run(task, _delivered)
+    try:
+        signal.signal(signal.SIGINT, _at_interrupt)
+        return _run(task, _delivered)
+    except KeyboardInterrupt:
+        os._exit(130)  # which breaks the pool: what it has queued would be run to its end
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _can_fork():
@@ -346,9 +362,12 @@ def _rows_of(tasks, submit, progress):
 
 def _result_of(future, task):
     try:
-        return future.result()
+        row = future.result()
     except Exception as error:  # it could not be sent, or its process died
         return _failed(task, error)
+    if not isinstance(row, Row) or row.name != task.name:
+        return _failed(task, TypeError("the executor returned the result of something else"))
+    return row
 
 
 def _advice(wrong, names):
@@ -386,7 +405,10 @@ def _tasks(configurations, samples, references, header):
     if not configurations:
         raise _core.InvalidParamError("there is no configuration to compare, as {'4k': {}} is one")
     tasks = [_heap(name, options, samples) for name, options in configurations.items()]
-    tasks += [_reference(name, header) for name in references]
+    references = [_reference(name, header) for name in references]
+    if len({task.name for task in references}) < len(references):
+        raise _core.InvalidParamError("a reference is named twice")
+    tasks += references
     if len({task.name for task in tasks}) < len(tasks):
         raise _core.InvalidParamError("a configuration has the name of a reference")
     return tasks

@@ -8,9 +8,10 @@ from collections import Counter
 from bsa import options
 from bsa.trace import Trace, TraceError, TraceOp
 from bsa.trace_tools import size_histogram
-from bsa.units import format_size, percent
+from bsa.units import format_size, percent, printable
 
 _BAR = 40  # characters
+_NAME, _VALUE = 40, 1000  # shown at most of what a file says of itself
 
 
 def add_parser(subparsers):
@@ -71,11 +72,16 @@ def _origin(meta):
     """How the trace came about: the command first, then counts of what was odd."""
     rows = []
     if "command" in meta:
-        rows.append(("command", shlex.join(map(str, meta["command"]))))
+        words = meta["command"]
+        rows.append(("command", shlex.join(map(str, words)) if _is_list(words) else words))
     for name, value in meta.items():
         if name != "command" and value is not False and (value != 0 or name == "status"):
             rows.append((name.replace("_", " "), value))
-    return rows
+    return [(printable(str(name), _NAME), printable(str(value), _VALUE)) for name, value in rows]
+
+
+def _is_list(words):
+    return isinstance(words, (list, tuple))
 
 
 def _size_lines(trace):

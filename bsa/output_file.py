@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 
 from bsa._core import InvalidParamError
 
@@ -13,6 +14,8 @@ def check(path):
     folder = os.path.dirname(os.path.realpath(path))
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder, not a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a pipe or a device, which write() opens as it is
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -30,15 +33,18 @@ def check_ending(path, ending, otherwise):
 
 def write(path, data):
     """Write a file under a temporary name, then rename it: nobody ever sees half of it."""
-    path = os.path.realpath(os.fsdecode(path))
+    path = os.fsdecode(path)
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as file:  # a pipe or a device stays what it is
             file.write(data)
         return
+    path = os.path.realpath(path)  # only now: that of /dev/stdout names a pipe by no path
     temporary = os.path.join(os.path.dirname(path), f".bsa-{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))  # as open() would leave it
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -45,12 +45,18 @@ class Progress:
 
 def _screen(stream):
     """Where progress is shown; None where nobody watches."""
-    if stream is not None and stream.isatty():
+    if _is_terminal(stream):
         return _Terminal(stream)
-    ipython = sys.modules.get("IPython")
-    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
-        return _Notebook()
-    return None
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return _Notebook() if hasattr(shell, "kernel") else None
+
+
+def _is_terminal(stream):
+    """Progress must not be what work fails of: sys.stderr may be None, closed, or anything."""
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 class _Terminal:

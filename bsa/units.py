@@ -56,6 +56,14 @@ def exact_size(size):
     return f"{size}{prefix}"
 
 
+def printable(text, most):
+    """What a foreign `text` looks like on one line: with a mark for each character that cannot be
+    printed, and cut in the middle to `most` characters."""
+    if len(text) > most:
+        text = f"{text[:most // 2 - 1]}…{text[-(most - most // 2):]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def counted(number, noun):
     """`number` of what the noun says: 1 page, 12,000 pages."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it leaves pictures, and how it fails."""
 
+import io
 import os
 import pty
 import re
@@ -268,6 +269,15 @@ def test_progress_shows_on_a_terminal_only(monkeypatch):
     os.close(master)
 
 
+@pytest.mark.parametrize("stream", [None, object(), io.StringIO()])
+def test_where_nobody_can_watch_progress_is_silent(stream, monkeypatch):
+    monkeypatch.setattr("sys.stderr", stream)
+    if isinstance(stream, io.StringIO):
+        stream.close()
+    with Progress() as progress:
+        assert progress.step("replay", 100) is None
+
+
 class Kernel:
     """What progress sees of IPython in a notebook: all that was displayed, and what it became."""
 
@@ -340,6 +350,28 @@ def test_info_of_an_empty_trace_names_no_peak(tmp_path, capsys):
     Trace.from_events([]).save(tmp_path / "empty")
     assert main(["info", str(tmp_path / "empty")]) == 0
     assert "nothing was alive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command, shown",
+    [
+        (["ls", "a b"], "ls 'a b'"),
+        ("ls -l", "ls -l"),
+        (5, "5"),
+        (None, "None"),
+        ("\x1b[2J", "\ufffd[2J"),
+    ],
+)
+def test_info_shows_whatever_a_file_says_of_itself(command, shown, tmp_path, capsys):
+    Trace.from_events([], meta={"command": command}).save(tmp_path / "odd")
+    assert main(["info", str(tmp_path / "odd")]) == 0
+    assert re.search(f"command +{re.escape(shown)}\n", capsys.readouterr().out)
+
+
+def test_a_report_may_go_into_a_pipe(trace_file):
+    command = [*BSA, "report", str(trace_file), "-o", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.lstrip().startswith("<!DOCTYPE html>")
 
 
 # ---- --help ----

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -355,6 +356,33 @@ def test_a_script_needs_no_guard_and_is_forked_only_without_threads(threads, tmp
     assert is_forked == (threads == 0)
 
 
+INTERRUPTED = """
+import bsa
+import bsa.synthetic
+trace = bsa.synthetic.fill_and_churn(events=60_000, seed=1)
+print("begins", flush=True)
+heaps = {name: {"size": 1 << 30} for name in "abcd"}
+try:
+    while True:
+        bsa.compare(trace, heaps, references=(), samples=30_000)
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 0.7])
+def test_ctrl_c_ends_forked_processes_without_a_word_of_theirs(seconds):
+    """As on a terminal, every process of the group gets it, whatever it is about just then."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], start_new_session=True, **pipes
+    ) as script:
+        assert script.stdout.readline() == "begins\n"
+        time.sleep(seconds)
+        os.killpg(script.pid, signal.SIGINT)
+        assert script.communicate(timeout=120) == ("ended\n", "")
+
+
 def test_threads_of_our_own_give_the_same_rows(monkeypatch):
     monkeypatch.setattr(comparing, "_can_fork", lambda: False)
     assert bsa.compare(TRACE, CONFIGURATIONS) == compare(CONFIGURATIONS)
@@ -495,3 +523,21 @@ def test_progress_is_shown_on_a_terminal(monkeypatch):
 def test_nothing_is_shown_elsewhere(capsys):
     compare({"a": {}})
     assert capsys.readouterr() == ("", "")
+
+
+ODD_NAMES = [4096, ("a", 1), b"x", None, 0.5, "\ud800\x1b<script>", "x" * 50_000]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
+def test_a_row_may_be_named_anything(name):
+    heaps = {name: {"size": 1 << 25}, "none": {"limit": "x" * 10_000}}
+    found = bsa.compare(TRACE, heaps, references=())
+    html = found._repr_html_()
+    assert found[name].metrics and len(html) < 50_000 and "<script" not in html
+    html.encode()
+    assert len(found.table().splitlines()) == 3
+
+
+def test_two_references_of_one_name_are_refused():
+    with pytest.raises(bsa.InvalidParamError, match="named twice"):
+        bsa.compare(TRACE, {"a": {}}, references=("tlsf", "tlsf"))

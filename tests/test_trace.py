@@ -226,6 +226,13 @@ def test_saving_to_a_device_does_not_replace_it(trace):
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+def test_saving_over_a_file_leaves_its_permissions(trace, tmp_path):
+    path = tmp_path / "private"
+    path.touch(mode=0o600)
+    trace.save(path)
+    assert bsa.Trace.load(path) == trace and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_saving_into_a_missing_folder_is_an_os_error(trace, tmp_path):
     with pytest.raises(FileNotFoundError):
         trace.save(tmp_path / "missing" / "t.bsa")

@@ -1,6 +1,7 @@
 """Views of a heap: what is drawn is what is there, at its true place."""
 
 import collections
+import pickle
 import random
 import xml.etree.ElementTree as ElementTree
 
@@ -335,6 +336,15 @@ def test_strips_of_all_classes_stay_small(slabs):
         view = views.slab_strips(heap)
         assert len(view.classes) == len(heap.size_classes)
         assert len(view._repr_html_()) < 300_000
+
+
+def test_slabs_of_a_view_are_a_picture_of_then_and_can_be_pickled(heap):
+    address = heap.malloc(100)
+    view = views.slab_strips(heap)
+    again = pickle.loads(pickle.dumps(view))
+    heap.free(address)
+    heap.trim()
+    assert again == view and str(again.picture()) == str(view.picture())
 
 
 def test_views_of_an_allocator_without_memory_are_empty():

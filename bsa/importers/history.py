@@ -13,6 +13,7 @@ One pass over the events, with a dictionary of the blocks seen; a second one if 
 numbers. Functions here raise ValueError for bad data, with the line in its text.
 """
 
+import io
 from array import array
 
 from bsa.units import counted
@@ -214,10 +215,11 @@ def _by_appearance(threads):
 
 def lines(data):
     """The lines of a text; the last one must be whole: half a number looks like a number."""
-    *whole, rest = data.split(b"\n")
-    if rest:
-        raise ValueError(f"line {len(whole) + 1}: truncated: it has no newline")
-    return whole
+    if data and not data.endswith(b"\n"):
+        line = data.count(b"\n") + 1
+        raise ValueError(f"line {line}: truncated: it has no newline")
+    # One by one: a list of them would take many times the memory of a text of short lines.
+    return (row[:-1] for row in io.BytesIO(data))
 
 
 def expected(line, what, found):

@@ -41,7 +41,7 @@ def recognises(data):
 
 def read(data, bad):
     """The columns and meta of a `.rep` file."""
-    rows = lines(data)
+    rows = list(lines(data))
     first, ids, requests = _header(rows)
     events, nothing, found = Events(), 0, 0
     for line, row in enumerate(rows[first:], first + 1):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bsa.compare import name_of
 from bsa.svg import FAINT_INK, INK, Drawing, Paint
-from bsa.units import format_size
+from bsa.units import format_size, printable
 from bsa.views import colours, frame
 from bsa.views.view import View
 
@@ -118,13 +119,14 @@ def _draw_bar(drawing, y, axis, bar, peak):
 
 
 def _bar(row):
+    name = name_of(row)
     if row.error:
-        return Bar(row.name, (), row.error)
+        return Bar(name, (), printable(row.error, 400))
     size = row.metrics["size"]
     note = f"{format_size(size)}, {row.metrics['times_peak']:.2f} × peak"
     if row.timeline is None:
-        return Bar(row.name, (("in a model", size, _REFERENCE),), note)
+        return Bar(name, (("in a model", size, _REFERENCE),), note)
     t = row.timeline
     at = max(range(len(t)), key=t.allocated.__getitem__)
     parts = [(what, getattr(t, column)[at], paint) for what, column, paint in _PARTS]
-    return Bar(row.name, (("metadata", size - t.managed, _METADATA), *parts), note)
+    return Bar(name, (("metadata", size - t.managed, _METADATA), *parts), note)

@@ -107,7 +107,7 @@ class MemoryTimeline(View):
         paints = [figure.rgba(paint) for _, paint in _BANDS]
         ax.stackplot(events, *mebibytes, colors=paints)
         ax.set_xlim(0, max(self.timeline.events, 1))
-        ax.set_ylim(0, self.top / 2**20)
+        ax.set_ylim(0, max(self.top, 1) / 2**20)
         ax.set_xlabel("events")
         ax.set_ylabel("memory (MiB)")
         figure.plot_legend(ax, _BANDS)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size, percent
@@ -23,11 +24,25 @@ _LEGEND = (
 )
 
 
+class _Slab(NamedTuple):
+    """What is shown of a bsa.Slab, which holds its allocator and cannot be pickled."""
+
+    base: int
+    size: int
+    nbytes: int
+    capacity: int
+    free_count: int
+    remote_free_count: int
+    cpu: int
+    state: str
+    bitmap: bytes
+
+
 def slab_strips(allocator):
     """The slabs of every class that has any."""
     classes = defaultdict(list)
     for slab in allocator.slabs():
-        classes[slab.size].append(slab)
+        classes[slab.size].append(_Slab(*(getattr(slab, name) for name in _Slab._fields)))
     return SlabStrips(
         tuple((size, tuple(sorted(classes[size], key=_fullness))) for size in sorted(classes))
     )
