@@ -6,6 +6,7 @@ early would then read them as 0xff, or corrupt a neighbour.
 
 import ctypes
 import gc
+import weakref
 
 import pytest
 
@@ -387,6 +388,24 @@ def test_the_memory_of_a_block_that_is_dropped_waits_for_the_heaps_nested_in_it(
         inner.close()
     assert len(heap) == 0
     heap.check()
+
+
+class Holder(bsa.Allocator):
+    """An allocator with a dictionary."""
+
+
+def test_a_cycle_through_a_block_that_only_a_nested_heap_keeps_is_collected():
+    outer = Holder(1 * MIB, cpus=1)
+    block = outer.alloc(64 * KIB)
+    memory = (ctypes.c_ubyte * block.size).from_address(block.address)
+    outer.inner = Holder(memory, page_size=256, cpus=1)
+    seen = weakref.ref(outer)
+    del block
+    gc.collect()
+    assert seen() is outer
+    del outer
+    gc.collect()
+    assert seen() is None
 
 
 def test_exported_blocks_of_a_closed_nested_heap_still_pin(heap, make):

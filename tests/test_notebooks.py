@@ -17,7 +17,16 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 CLAIMS = {
     "1-five-minute-tour": """
         assert block.usable_size == 112
+        costs = bsa.views.request_curve(bsa.Allocator(1 << 20, cpus=1))
+        assert [costs.of(size).served for size in (1, 17, 2049, 4097)] == [8, 32, 4096, 8192]
+        assert all(size >= 7 / 8 * costs.of(size).served for size in range(100, 2049))
         assert len(pins) == 4 and heap.largest_free == 32 << 10
+        full = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+        slack = timeline.slab_slack
+        rounding = [a + b for a, b in zip(timeline.class_rounding, timeline.page_rounding)]
+        assert slack[full // 4] > rounding[full // 4] and rounding[full] > slack[full]
+        assert slack[full] < 1.5 * slack[full // 4]
+        assert slack[-1] > 0.8 * timeline.allocated[-1]
         assert trace.peak[1] < smallest < 2 * trace.peak[1]
     """,
     "2-why-is-my-memory-full": """
@@ -34,8 +43,10 @@ CLAIMS = {
         assert abs(better_timeline.requested[-1] / timeline.requested[-1] - 1) < 0.05
         assert better_timeline.allocated[-1] < 0.6 * timeline.allocated[-1]
         assert better_smallest < 0.6 * smallest
+        assert 0 < smallest - timeline.managed < 0.05 * smallest
     """,
     "3-page-size-and-classes": """
+        assert 0.4 < 8224 * live[8224] / trace.peak[1] < 0.5
         ratios = comparison.column("times_peak")
         assert min(ratios[:4]) > 1.5 > 1.2 > max(ratios[4:])
         assert bsa.smallest_heap(trimmed, cpus=1) < 1.2 * trimmed.peak[1]
@@ -44,10 +55,15 @@ CLAIMS = {
         slack = comparison.column("slab_slack")[:4]
         assert list(slack) == sorted(slack) and slack[3] > slack[1] + rounding[1]
         assert 1.2 * program.peak[1] < smallest < 1.4 * program.peak[1]
+        live = live_at_peak(bsa.Trace.load(TRACES + "sqlite3.bsa"))
+        assert (live[524296], live[262152], live[4368]) == (1, 1, 50)
+        assert 0.6 < (524296 + 262152) / sum(size * live[size] for size in live) < 0.7
     """,
     "4-buddy-allocator-in-pictures": """
         assert 0.97 < needed / (1 + order / 2) < 1.03
         assert heap.free_pages > heap.total_pages / 2
+        first = sixteen_pages().sections[0]
+        assert first.start - first.region_start == 0x1000
         assert with_free_pages(0, 1, 5, 6).free_blocks()[:5] == (2, 1, 0, 0, 0)
         heap = with_free_pages(0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 13, 14)
         assert [pin.address for pin in bsa.pins(heap, 3)] == [heap.sections[0].start + 5 * PAGE]

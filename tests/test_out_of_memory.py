@@ -124,6 +124,22 @@ def test_on_oom_refuses_with_anything_false(full, no):
         heap.malloc(64 * KIB)
 
 
+def test_an_answer_that_asks_for_memory_itself_does_not_ask_again(full):
+    heap, _ = full
+    asked = []
+
+    class Answer:
+        def __bool__(self):
+            with pytest.raises(bsa.OutOfMemoryError):
+                heap.malloc(64 * KIB)
+            return False
+
+    heap.on_oom = lambda allocator, size: asked.append(size) or Answer()
+    with pytest.raises(bsa.OutOfMemoryError):
+        heap.malloc(64 * KIB)
+    assert asked == [64 * KIB]
+
+
 def test_on_oom_can_make_room_by_freeing(full):
     heap, addresses = full
     heap.on_oom = lambda allocator, size: allocator.free(addresses.pop()) is None

@@ -282,6 +282,18 @@ class Mute(bsa.Allocator):
     on_oom = None
 
 
+class Nagging(bsa.Allocator):
+    """Asks on_oom also where on_oom itself asks for too much."""
+
+    def malloc(self, size, *arguments, **options):
+        try:
+            return super().malloc(size, *arguments, **options)
+        except MemoryError:
+            if size != 100:
+                self.on_oom(self, size)
+            raise
+
+
 class Stubborn(bsa.Allocator):
     """Serves though on_oom has refused."""
 
@@ -297,7 +309,8 @@ class Stubborn(bsa.Allocator):
     "wrong, told",
     [
         (Mute, "on_oom was not asked"),
-        (asks(lambda heap: heap.on_oom(heap, 100)), "from within itself"),
+        (asks(lambda heap: heap.on_oom(heap, 100)), "asked again, and has said no"),
+        (Nagging, "from within itself"),
         (asks(lambda heap: heap.on_oom(heap, 99)), "bytes that on_oom is told is 99"),
         (asks(lambda heap: heap.on_oom(None, 100)), "on_oom is given None"),
         (Stubborn, "whether it was served"),

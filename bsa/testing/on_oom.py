@@ -5,7 +5,7 @@ from typing import Any
 
 import bsa
 
-from .exerciser import ProgramError, expect, expect_equal
+from .exerciser import ProgramError, blame, expect, expect_equal
 
 # Say no; raise; free the older half of what is live, or add a region, and say "try again".
 ANSWERS = ("refuse", "fail", "free", "extend")
@@ -41,8 +41,11 @@ class OnOom:
         request = self.exerciser.under_way
         expect(request is not None, "on_oom is asked, and no request can have failed")
         expect(not request.is_asking, "on_oom is asked from within itself")
-        expect(allocator is self.exerciser.heap.wrapped, f"on_oom is given {allocator!r}")
+        if allocator is not self.exerciser.heap.wrapped:
+            blame(f"on_oom is given {allocator!r}")
         expect_equal(nbytes, request.nbytes, "the number of bytes that on_oom is told")
+        refused = request.times_asked and not request.may_go_on
+        expect(not refused, "on_oom is asked again, and has said no")
         request.times_asked += 1
         self.exerciser.failed(request)
         request.is_asking, request.may_go_on = True, False

@@ -112,10 +112,11 @@ class RawExerciser(Exerciser):
             poke(address, data)
 
     def fill(self, allocation: Allocation) -> None:
-        """With a pattern that no other allocation has."""
+        """With a pattern that no other allocation has, and no byte of which is zero."""
         self.tag += 1
         size = allocation.usable
-        allocation.bytes = (self.tag.to_bytes(3, "little") * (size // 3 + 1))[:size]
+        pattern = bytes(1 + self.tag // 255**digit % 255 for digit in range(3))
+        allocation.bytes = (pattern * (size // 3 + 1))[:size]
         self.write(allocation.address, allocation.bytes)
 
     def regions(self) -> Iterable[tuple[int, int]] | None:

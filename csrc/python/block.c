@@ -340,6 +340,11 @@ static int block_traverse(BlockObject *block, visitproc visit, void *arg) {
     return 0;
 }
 
+int bsa_block_visit_orphan(BlockObject *block, visitproc visit, void *arg) {
+    return block->state == BLOCK_ORPHANED && block->pins == 1 ? block_traverse(block, visit, arg)
+                                                              : 0;
+}
+
 static PyMethodDef block_methods[] = {
     {"free", (PyCFunction)block_free, METH_NOARGS, block_free_doc},
     {"resize", (PyCFunction)bsa_block_resize, METH_O, bsa_block_resize_doc},

@@ -41,6 +41,10 @@ bool bsa_block_free(BlockObject *block);
 BlockObject *bsa_block_around(AllocatorObject *self, uintptr_t start, size_t size);
 void bsa_block_unpin(BlockObject *block);
 
+/* For the collector: what an orphaned Block refers to, where one pin alone keeps it. Whoever has
+ * the pin has those references, then. */
+int bsa_block_visit_orphan(BlockObject *block, visitproc visit, void *arg);
+
 /* Frees the memory of the queued dead Blocks; the allocator is usable. */
 void bsa_flush_queue(AllocatorObject *self);
 

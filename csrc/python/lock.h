@@ -17,22 +17,16 @@
 
 /* One lock that the calling thread has taken. */
 struct bsa_held {
-    PyCriticalSection section;
+    PyCriticalSection section; /* first: CPython's own list of them leads to the rest */
     PyObject *object;
-    struct bsa_held *outer;
 };
-
-extern _Thread_local struct bsa_held *bsa_innermost; /* of the calling thread */
 
 static inline void bsa_lock(struct bsa_held *held, PyObject *object) {
     held->object = object;
-    held->outer = bsa_innermost;
-    bsa_innermost = held;
     PyCriticalSection_Begin(&held->section, object);
 }
 
 static inline void bsa_unlock(struct bsa_held *held) {
-    bsa_innermost = held->outer;
     PyCriticalSection_End(&held->section);
 }
 
@@ -41,20 +35,27 @@ static inline void bsa_unlock(struct bsa_held *held) {
     __attribute__((cleanup(bsa_unlock))) struct bsa_held bsa_held_;                                \
     bsa_lock(&bsa_held_, (PyObject *)(object))
 
-/* Around a call of a user's function: it may wait for other threads in any way. */
-static inline void bsa_let_go(void) {
-    PyCriticalSection_End(&bsa_innermost->section);
+/* Around a call of a user's function: it may wait for other threads in any way. The innermost lock
+ * is the one that CPython knows; a list of our own would not survive greenlets, which switch stacks
+ * and CPython's list with them. */
+static inline struct bsa_held *bsa_let_go(void) {
+    struct bsa_held *held = (struct bsa_held *)PyThreadState_Get()->critical_section;
+
+    bsa_unlock(held);
+    return held;
 }
 
-static inline void bsa_take_again(void) {
-    PyCriticalSection_Begin(&bsa_innermost->section, bsa_innermost->object);
+static inline void bsa_take_again(struct bsa_held *held) {
+    bsa_lock(held, held->object);
 }
 
 #else
 
-#define BSA_LOCK(object) ((void)0)
-#define bsa_let_go()     ((void)0)
-#define bsa_take_again() ((void)0)
+struct bsa_held;
+
+#define BSA_LOCK(object)     ((void)0)
+#define bsa_let_go()         ((struct bsa_held *)NULL)
+#define bsa_take_again(held) ((void)(held))
 
 #endif
 

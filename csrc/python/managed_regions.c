@@ -27,9 +27,10 @@ static bool call_phys(void *context, uintptr_t address, uint64_t *physical) {
     if (callable == NULL) {
         PyErr_SetString(state->closed, "the allocator is being torn down");
     } else if (argument != NULL) {
-        bsa_let_go();
+        struct bsa_held *held = bsa_let_go();
+
         result = PyObject_CallOneArg(callable, argument);
-        bsa_take_again();
+        bsa_take_again(held);
     }
     if (result != NULL) {
         converted = bsa_to_size(state, result, "physical address", &value);

@@ -246,7 +246,7 @@ static int region_traverse(struct region *region, visitproc visit, void *arg) {
         Py_VISIT(region->source);
         Py_VISIT(region->buffer.obj);
     }
-    return 0;
+    return region->host == NULL ? 0 : bsa_block_visit_orphan(region->host, visit, arg);
 }
 
 /* Keeps a pending exception. May run any code. */

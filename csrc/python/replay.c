@@ -168,6 +168,7 @@ static bool run_all(struct replay_call *call) {
     while (call->sampled < call->samples) {
         bsa_replay_status status;
         PyThreadState *without_gil;
+        struct bsa_held *held;
         bool goes_on;
 
         if (!begin_batch(call)) {
@@ -181,9 +182,9 @@ static bool run_all(struct replay_call *call) {
             raise_failure(call, status);
             return false;
         }
-        bsa_let_go();
+        held = bsa_let_go();
         goes_on = bsa_pause(call->progress, "(n)", (Py_ssize_t)call->replay.next);
-        bsa_take_again();
+        bsa_take_again(held);
         if (!goes_on) {
             return false;
         }

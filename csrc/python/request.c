@@ -10,23 +10,27 @@
 /* --- the out-of-memory callback ----------------------------------------------------------------
  */
 
-/* Whether on_oom says "try again"; -1 with what it raised. */
+/* on_oom's answer as a bool: 1 or 0; -1 with what it, or its answer, raised. */
+static int call_on_oom(AllocatorObject *self, PyObject *callable, PyObject *number) {
+    PyObject *arguments[] = {(PyObject *)self, number};
+    struct bsa_held *held = bsa_let_go();
+    PyObject *answer = PyObject_Vectorcall(callable, arguments, 2, NULL);
+    int again = answer == NULL ? -1 : PyObject_IsTrue(answer);
+
+    Py_XDECREF(answer);
+    bsa_take_again(held);
+    return again;
+}
+
+/* Whether on_oom says "try again"; -1 with an exception set. */
 static int ask_on_oom(AllocatorObject *self, size_t bytes) {
-    PyObject *callable = Py_NewRef(self->on_oom), *number = PyLong_FromSize_t(bytes), *answer;
+    PyObject *callable = Py_NewRef(self->on_oom), *number = PyLong_FromSize_t(bytes);
     struct bsa_call *call = number == NULL ? NULL : bsa_call_begin(&self->oom_calls);
     int again = -1;
 
     if (call != NULL) {
-        PyObject *arguments[] = {(PyObject *)self, number};
-
-        bsa_let_go();
-        answer = PyObject_Vectorcall(callable, arguments, 2, NULL);
-        bsa_take_again();
+        again = call_on_oom(self, callable, number);
         bsa_call_end(&self->oom_calls, call);
-        if (answer != NULL) {
-            again = PyObject_IsTrue(answer);
-            Py_DECREF(answer);
-        }
     }
     Py_XDECREF(number);
     Py_DECREF(callable);
