@@ -9,7 +9,9 @@ b'hello'
 """
 
 import sys as _sys
+import typing as _typing
 from enum import IntEnum
+from importlib import import_module as _import_module
 
 try:
     from ._core import (
@@ -48,6 +50,9 @@ from .importers.buddyinfo import BuddyInfo
 from .timeline import Timeline, replay
 from .trace import RecordError, Trace, TraceError, TraceOp
 
+if _typing.TYPE_CHECKING:
+    from . import synthetic, testing, views
+
 __version__ = "0.1.0"
 
 
@@ -73,6 +78,23 @@ class cpu:
 
     def __exit__(self, *exception):
         set_cpu(self._previous.pop())
+
+
+_SUBMODULES = ("synthetic", "testing", "views")  # imported when they are first asked for
+
+
+if not _typing.TYPE_CHECKING:  # who checks types would take it for a module with any attribute
+
+    def __getattr__(name):
+        if name in _SUBMODULES:
+            return _import_module(f"{__name__}.{name}")
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}", name=name, obj=_sys.modules[__name__]
+        )
+
+
+def __dir__():
+    return sorted({*globals(), *_SUBMODULES})
 
 
 __all__ = [
@@ -112,4 +134,7 @@ __all__ = [
     "replay_births",
     "set_cpu",
     "smallest_heap",
+    "synthetic",
+    "testing",
+    "views",
 ]

@@ -5,6 +5,7 @@ cause is one line on stderr and exit status 1 (2 for a wrong command line), neve
 """
 
 import argparse
+import difflib
 import os
 import sys
 
@@ -21,11 +22,25 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def refuse(self, unknown):
+        """Exit because of arguments that it does not know."""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown[0])}")
+
+    def _meant(self, word):
+        """Which option that may be, if it is like one."""
+        known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
+        names = {name.strip("-"): name for name in known}
+        close = difflib.get_close_matches(word.partition("=")[0].strip("-"), names, 1)
+        return f"; did you mean {names[close[0]]}?" if close else ""
+
 
 def main(argv=None):
     """Run one command; its exit status."""
     try:
-        return _run(_parser().parse_args(argv))
+        args, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            args.parser.refuse(unknown)
+        return _run(args)
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -53,6 +68,8 @@ def _parser():
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.set_defaults(parser=subparser)
     return parser
 
 

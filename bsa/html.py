@@ -16,8 +16,9 @@ from bsa.views import colours, page_map, strips
 _COLUMNS = 96
 _CELLS = 24 * _COLUMNS  # at most, over all sections
 _SECTIONS = 12  # at most; of further ones only the number is told
-_CELL, _GAP = 6, 1  # units of the picture; the gap is between rows
+_CELL, _GAP = 6, 1  # units of the picture
 _PINS_SHOWN = 20
+_LOSSES_SHOWN = 8
 
 
 # ---- Each kind ----
@@ -68,12 +69,16 @@ def slab_html(slab):
 
 
 def timeline_html(timeline):
-    """The same for a timeline: losses at the fullest moment, memory over time, free blocks."""
+    """The same for a timeline: what was lost at the fullest moment and at the end; why and where, at
+    the fullest; memory over time, free blocks."""
     from bsa.views.memory import memory_timeline
     from bsa.views.orders import order_map
+    from bsa.views.tightest import tightest
 
+    moment = tightest(timeline)
+    culprits = _losses(moment.losses) + _where(moment.map) if moment else ""
     pictures = memory_timeline(timeline)._repr_html_() + order_map(timeline)._repr_html_()
-    return fragment("bsa.Timeline", numbers_table(_timeline_numbers(timeline)) + pictures)
+    return fragment("bsa.Timeline", _timeline_table(timeline) + culprits + pictures)
 
 
 def comparison_html(comparison):
@@ -116,8 +121,7 @@ def fragment(title, body):
 
 def numbers_table(numbers):
     rows = "".join(
-        f'<tr><th style="text-align:left">{escape(what)}</th>'
-        f'<td style="text-align:left">{escape(how_much)}</td></tr>'
+        f"<tr>{_row_head(what)}" f'<td style="text-align:left">{escape(how_much)}</td></tr>'
         for what, how_much in numbers
     )
     return f"<table>{rows}</table>"
@@ -128,10 +132,14 @@ def _cells(tag, texts):
     return "".join(f"<{tag} {room}>{escape(text)}</{tag}>" for text in texts)
 
 
+def _row_head(name):
+    return f'<th style="text-align:left;white-space:nowrap">{escape(name)}</th>'
+
+
 def _comparison_row(cells):
     """A failure has a name and a reason only, which may be long."""
     name, *others = cells
-    head = f'<th style="text-align:left">{escape(name)}</th>'
+    head = _row_head(name)
     if len(others) == 1:
         reason = f'<td colspan="99" style="text-align:left">{escape(others[0])}</td>'
         return f"<tr>{head}{reason}</tr>"
@@ -162,28 +170,61 @@ def _numbers(allocator):
     return numbers
 
 
-def _timeline_numbers(timeline):
-    """Where most was held: what of it was asked for, and where the rest went."""
-    at = max(range(len(timeline)), key=timeline.allocated.__getitem__)
-    held = timeline.allocated[at]
+def _timeline_table(timeline):
+    """Two moments: what of the pages held was asked for, and where the rest went."""
+    fullest = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    moments = fullest, len(timeline) - 1
 
     def of_held(column):
-        return f"{format_size(column[at])} ({percent(column[at], held)} of it)"
+        return [
+            f"{format_size(column[at])} ({percent(column[at], timeline.allocated[at])})"
+            for at in moments
+        ]
 
-    return [
-        ("events", f"{timeline.events:,}; {counted(timeline.survivors, 'block')} never freed"),
-        ("heap", f"{format_size(timeline.managed)} of {format_size(timeline.page_size)} pages"),
-        ("most held", f"{format_size(held)}, seen after event {timeline.event[at]:,}"),
+    def sizes(column):
+        return [format_size(column[at]) for at in moments]
+
+    rows = [
+        ("after event", [f"{timeline.event[at]:,}" for at in moments]),
+        ("held", sizes(timeline.allocated)),
         ("requested", of_held(timeline.requested)),
         ("lost to size classes", of_held(timeline.class_rounding)),
-        ("lost to powers of two of pages", of_held(timeline.page_rounding)),
+        ("lost to powers of two", of_held(timeline.page_rounding)),
         ("unused in slabs", of_held(timeline.slab_slack)),
-        (
-            "free then",
-            f"{format_size(timeline.free[at])}, at most"
-            f" {format_size(timeline.largest_free[at])} in one block",
-        ),
+        ("free", sizes(timeline.free)),
+        ("largest free block", sizes(timeline.largest_free)),
     ]
+    about = [
+        ("events", f"{timeline.events:,}; {counted(timeline.survivors, 'block')} never freed"),
+        ("heap", f"{format_size(timeline.managed)} of {format_size(timeline.page_size)} pages"),
+    ]
+    return numbers_table(about) + _table(["", "when most was held", "at the end"], rows)
+
+
+def _table(headings, rows):
+    lines = "".join(f"<tr>{_row_head(name)}{_cells('td', texts)}</tr>" for name, texts in rows)
+    head = _row_head(headings[0]) + _cells("th", headings[1:])
+    return f"<table><tr>{head}</tr>{lines}</table>"
+
+
+def _losses(losses):
+    """A table of the largest, and of the others together; none if nothing was lost."""
+    if not losses:
+        return ""
+    total = sum(loss.size for loss in losses)
+    shown, others = losses[:_LOSSES_SHOWN], losses[_LOSSES_SHOWN:]
+    rows = [(loss.what, (loss.how_many, loss.size)) for loss in shown]
+    if others:
+        rows.append((f"{len(others):,} more", ("", sum(loss.size for loss in others))))
+    texts = [
+        (what, [count, f"{format_size(size)} ({percent(size, total)})"])
+        for what, (count, size) in rows
+    ]
+    return _table(["what lost most, when most was held", "how many", "lost (of all losses)"], texts)
+
+
+def _where(heap_map):
+    return f"<div>The heap when most was held:</div>{heap_map._repr_html_()}"
 
 
 def _free_blocks(counts, page_size):
@@ -259,11 +300,11 @@ def _cell_picture(cells, title, description, zones):
     """Cells in rows; a pointer held over a zone of them is shown its text."""
     drawing, pitch = Drawing(), _CELL + _GAP
     for paint, path in strips.strokes(cells, _COLUMNS).items():
-        drawing.cells(0, -_GAP / 2, _CELL, pitch, path, paint, filled=_CELL / pitch)
+        drawing.cells(0, -_GAP / 2, pitch, pitch, path, paint, filled=_CELL / pitch)
     for (start, end), text in zip(_zones(len(cells)), zones):
         row, column = divmod(start, _COLUMNS)
-        place = column * _CELL, row * pitch, (end - start) * _CELL, pitch
+        place = column * pitch, row * pitch, (end - start) * pitch, pitch
         strips.draw_zones(drawing, *place, 1, [text])
-    width = min(len(cells), _COLUMNS) * _CELL
+    width = min(len(cells), _COLUMNS) * pitch - _GAP
     height = -(-len(cells) // _COLUMNS) * pitch - _GAP
     return drawing.finished(width, height, title, description).fragment()

@@ -1,6 +1,7 @@
 """What several commands are told on the command line: which trace, and which heap to replay it in."""
 
 import argparse
+import pathlib
 
 from bsa.importers.history import BAD
 from bsa.study import MOST_SLOTS
@@ -65,3 +66,24 @@ def positive(text):
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
     return int(text)
+
+
+def not_negative(text):
+    """A number of 0 or more, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def output(what, *endings):
+    """For argparse, what makes a path of the name of a file to write. `what` it shows, as a noun;
+    `endings`: those that its name may have, in lower case."""
+
+    def path_of(text):
+        path = pathlib.Path(text)
+        if path.suffix.lower() not in endings:
+            wanted = " or ".join(filter(None, endings))
+            raise argparse.ArgumentTypeError(f"{text!r}: the name of a {what} ends in {wanted}")
+        return path
+
+    return path_of

@@ -12,6 +12,7 @@ on the screen. Colours are those of all views: bsa.views.colours.
 
 from typing import NamedTuple
 
+from bsa._core import MAX_ORDER
 from bsa.svg import FAINT_INK, GRID, INK, Drawing, Paint
 from bsa.units import format_size
 from bsa.views import colours, frame, page_map, strips
@@ -242,10 +243,11 @@ def _draw_unusable(drawing, y, timeline):
 
 
 def telling_blocks(timeline):
-    """Three (order, bytes) of blocks, the largest of which fits a few times into the heap.
+    """Three (order, bytes) of blocks, the largest of which fits at least a few times into the heap.
 
     Fewer in a heap of few pages; at least that of a single page.
     """
-    largest = max(timeline.managed // timeline.page_size, 1).bit_length() - 1
-    orders = [order for order in (largest - 6, largest - 4, largest - 2) if order >= 0] or [0]
+    fills = max(timeline.managed // timeline.page_size, 1).bit_length() - 1
+    largest = min(fills - 2, MAX_ORDER)
+    orders = [order for order in (largest - 4, largest - 2, largest) if order >= 0] or [0]
     return [(order, timeline.page_size << order) for order in orders]

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from typing import NamedTuple
 
-from bsa import output_file
+from bsa import output_file, trace_file
 from bsa.trace import RecordError, Trace, TraceError
 from bsa.units import counted, format_size
 
@@ -52,7 +52,8 @@ def record(command, output=None, *, env=None):
 
     The trace is saved however the program ends. Signals meant for it reach it. RecordError: the
     command cannot be run, or the loader did not preload the recorder (programs that are statically
-    linked or setuid), or this build of bsa has no recorder, or the output cannot be written.
+    linked or setuid), or this build of bsa has no recorder, or the output cannot be written, or is a
+    file that is there already and no saved trace.
     """
     command = _words(command)
     output = None if output is None else os.path.realpath(os.fsdecode(output))
@@ -100,9 +101,18 @@ def _raw_path(output):
         return os.path.join(tempfile.gettempdir(), f"bsa-{name}")
     try:
         output_file.check(output)
+        if os.path.isfile(output) and not _may_be_replaced(output):
+            raise RecordError(f"{output} is there already, and is no saved trace: not replaced")
     except OSError as error:
         raise RecordError(str(error)) from None
     return f"{output}.{name}"
+
+
+def _may_be_replaced(path):
+    """Not the script to be recorded, say, whose name was given by mistake."""
+    with open(path, "rb") as file:
+        start = file.read(len(trace_file.MAGIC))
+    return not start or trace_file.recognises(start)
 
 
 # ---- The environment of the program ----
@@ -235,18 +245,19 @@ def add_parser(subparsers):
         "-o",
         "--output",
         metavar="FILE",
-        required=True,
         help="the trace file to write, for replay and info",
     )
     parser.add_argument(
         "program", nargs="...", metavar="COMMAND", help="the program to run, and its arguments"
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(args):
     """The command `record`: the exit status of the program."""
     command = args.program[1:] if args.program[:1] == ["--"] else args.program
+    if args.output is None:  # not `required`, which would be told instead of a misspelt --output
+        args.parser.error("the following arguments are required: -o/--output")
     if not command:
         args.parser.error("no command to record")
     try:
@@ -254,15 +265,17 @@ def run(args):
     except RecordError as error:
         print(f"python -m bsa record: {error}", file=sys.stderr)
         return error.status
-    print(f"python -m bsa record: {_summary(trace)} in {args.output}", file=sys.stderr)
+    summary = _summary(trace, status)
+    print(f"python -m bsa record: {summary}; in {args.output}", file=sys.stderr)
     return status
 
 
-def _summary(trace):
+def _summary(trace, status):
+    failed = f"; the program failed with status {status}" if status else ""
     if not trace:
-        return "no events: the program never called malloc;"
+        return f"no events: the program never called malloc{failed}"
     cut = ", cut short: no room for more" if trace.meta["cut"] else ""
     return (
         f"{counted(len(trace), 'event')}, {counted(trace.threads, 'thread')}, "
-        f"peak {format_size(trace.peak[1])}{cut};"
+        f"peak {format_size(trace.peak[1])}{cut}{failed}"
     )

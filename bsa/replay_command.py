@@ -1,6 +1,5 @@
 """`python -m bsa replay FILE`: a study of a trace, as a table and as a picture."""
 
-import argparse
 import pathlib
 
 from bsa import options, output_file, plot
@@ -17,8 +16,7 @@ def report(trace, name, picture_file=None, **heap):
         result = study(trace, name, progress, **heap)
     print(table(result))
     if picture_file is not None:
-        draw = _PICTURES[picture_file.suffix]
-        output_file.write(picture_file, draw(result).encode("utf-8"))
+        output_file.write(picture_file, picture(result).encode("utf-8"))
         print(f"\nThe picture: {picture_file} (any browser shows it)")
 
 
@@ -72,8 +70,8 @@ def _loss_rows(study):
     peak = study.peak
     rounding, slack = peak.granted - peak.requested, peak.held - peak.granted
     yield "internal loss", (
-        f"{study.internal_loss} of the pages held: {percent(rounding, peak.held)} by rounding "
-        f"sizes up, {percent(slack, peak.held)} free in slabs"
+        f"{study.internal_loss} of the pages held: {percent(rounding, peak.held)} by "
+        f"rounding, {percent(slack, peak.held)} unused in slabs"
     )
     yield "external loss", (
         f"{study.external_loss} of the free memory: of {format_size(peak.free)} the largest block "
@@ -119,24 +117,16 @@ def _maps(study):
 def facts_of(study):
     """The headline figures of a study: (label, figure, note) each."""
     peak, page_size = study.peak, study.end.timeline.page_size
+    metadata = study.size - study.end.timeline.managed
     times_peak = f"{study.times_peak} × peak live" if peak.requested else ""
     return [
         ("peak live", format_size(peak.requested), f"{peak.requested:,} bytes"),
         ("pages held at peak", format_size(peak.held), counted(peak.held // page_size, "page")),
         ("internal loss", study.internal_loss, "of the pages held"),
         ("external loss", study.external_loss, "of the free memory"),
-        (
-            "heap",
-            format_size(study.size),
-            f"{counted(study.pages, 'page')} of {format_size(page_size)}",
-        ),
+        ("heap", format_size(study.size), f"of which {format_size(metadata)} metadata"),
         ("smallest heap", format_size(study.smallest), times_peak),
     ]
-
-
-# What draws a picture, by the ending of the file's name.
-_PICTURES = {".svg": picture}
-_ENDINGS = " or ".join(_PICTURES)
 
 
 def _bytes(size):
@@ -160,18 +150,18 @@ def add_parser(subparsers):
     options.add_heap(parser)
     parser.add_argument(
         "--samples",
-        type=options.positive,
+        type=options.not_negative,
         default=1000,
         metavar="N",
         help="number of looks at the heap, spread over the trace, of which the picture's lines are "
-        "made (default: %(default)s)",
+        "made; with 0 there is one, at the end (default: %(default)s)",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=_picture_file,
+        type=options.output("picture", ".svg"),
         metavar="PICTURE",
-        help=f"write the picture into this file, whose name ends in {_ENDINGS} (default: none)",
+        help="write the picture into this file, whose name ends in .svg (default: none)",
     )
     parser.set_defaults(run=run)
 
@@ -179,7 +169,7 @@ def add_parser(subparsers):
 def run(args):
     """The command `replay`."""
     if args.output is not None:
-        output_file.check(args.output)
+        output_file.check(args.output, args.file)
     report(
         Trace.load(args.file, bad=args.bad),
         args.file.name,
@@ -188,10 +178,3 @@ def run(args):
         **options.heap_of(args),
     )
     return 0
-
-
-def _picture_file(text):
-    path = pathlib.Path(text)
-    if path.suffix not in _PICTURES:
-        raise argparse.ArgumentTypeError(f"{text!r}: the name of a picture ends in {_ENDINGS}")
-    return path

@@ -73,7 +73,7 @@ class Drawing:
 
     def cells(self, x, y, width, height, path, stroke, *, filled=1):
         """Strokes `path`, whose unit is a cell of that size, without blurring its edges. `filled`: the
-        share of the height that is painted; the rest is the gap between rows."""
+        share of a cell's width and height that is painted; the rest is a gap."""
         self._add(
             "path",
             None,
@@ -81,6 +81,7 @@ class Drawing:
             stroke=stroke,
             fill="none",
             stroke_width=None if filled == 1 else f"{filled:.3g}",
+            stroke_dasharray=None if filled == 1 else f"{filled:.3g} {1 - filled:.3g}",
             shape_rendering="crispEdges",
             transform=f"translate({number(x)} {number(y)}) scale({width:.6g} {height:.6g})",
         )

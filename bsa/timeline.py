@@ -8,6 +8,7 @@ is, and pickling is pickling bytes.
 import math
 import operator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bsa import _core, metrics
 from bsa.trace import Trace
@@ -43,6 +44,14 @@ def _column(name, doc):
     return property(lambda timeline: timeline._column(_PLACES[name]), doc=doc)
 
 
+class Origin(NamedTuple):
+    """What makes the same Timeline again."""
+
+    trace: Trace
+    size: int  #: bytes, for an Allocator like the one of the replay
+    cpus: int
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Timeline:
     """Samples of a heap taken while a trace ran; the last one shows the end.
@@ -64,6 +73,9 @@ class Timeline:
     managed: int  #: bytes of heap, at the last sample
     #: number of bad events that were skipped, by kind (see replay); empty if there were none
     skipped: dict = field(default_factory=dict, hash=False)
+    #: None if another heap would not do the same: this one was not empty, has a limit, several
+    #: sections or somebody's buffer, or events were skipped; and after pickling: traces may be large
+    origin: Origin | None = field(default=None, compare=False)
 
     event = _column("event", "Events run before the sample.")
     requested = _column("requested", "Live bytes of the trace, as asked for.")
@@ -95,6 +107,10 @@ class Timeline:
             f"<bsa.Timeline of {counted(self.events, 'event')}: {counted(len(self), 'sample')}, "
             f"{counted(self.survivors, 'survivor')}, {counted(self.managed, 'byte')} of heap>"
         )
+
+    def __reduce__(self):
+        numbers = self.rows, self.events, self.survivors, self.page_size, self.managed
+        return type(self), (*numbers, self.skipped)
 
     def plot(self, ax=None):
         """Draw memory over events, stacked, with matplotlib: into `ax` or the current axes, which are
@@ -210,12 +226,28 @@ def replay(trace, allocator, *, samples=1000, bad="raise", progress=None):
     if bad not in _BAD:
         raise _core.InvalidParamError(f"bad must be 'raise' or 'skip', is {bad!r}")
     page_size = allocator.page_size  # the allocator may be closed afterwards
+    origin = _origin(trace, allocator)
     rows, survivors, skipped = _core._replay(
         allocator, *columns(trace), samples, bad == "skip", progress, None
     )
     last = memoryview(rows).cast("q")[-_ROW:]
     managed = last[_PLACES["allocated"]] + last[_PLACES["free"]]
-    return Timeline(rows, len(trace), survivors, page_size, managed, skipped)
+    return Timeline(
+        rows, len(trace), survivors, page_size, managed, skipped, None if skipped else origin
+    )
+
+
+def _origin(trace, allocator):
+    if allocator.closed or allocator.limit is not None or allocator.allocated_bytes:
+        return None
+    sections = allocator.sections
+    if len(sections) != 1:
+        return None
+    start, size = sections[0].region_start, sections[0].region_size
+    # Where blocks lie depends on how a heap is aligned: those that Allocator(size) makes all are.
+    if start % min(1 << (size - 1).bit_length(), 1 << 32):
+        return None
+    return Origin(trace, size, allocator.cpus)
 
 
 def columns(trace):

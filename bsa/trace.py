@@ -175,9 +175,10 @@ class Trace:
 
         `command` is a sequence of strings, or one string, which is split into words as a shell does
         but not otherwise interpreted: variables and patterns stay as they are, and pipes,
-        redirections and the like are a RecordError. `path`: a file in which to
-        save the trace, too. `env`: the program's environment (default: this process's). In it,
-        PYTHONMALLOC becomes "malloc" unless it is set, so that Python programs show all they use.
+        redirections and the like are a RecordError. `path`: a file in which to save the trace, too;
+        what is there already is replaced only if it is empty or a saved trace. `env`: the program's
+        environment (default: this process's). In it, PYTHONMALLOC becomes "malloc" unless it is
+        set, so that Python programs show all they use.
 
         The program has this process's input, output and working directory. However it ends, its
         trace is returned: `trace.meta["status"]` is its exit status, or 128 + the signal it died

@@ -147,6 +147,13 @@ def test_a_single_byte_makes_a_table_of_plain_numbers(tmp_path, capsys):
     assert table["unusable index"] == "1.000 for 4 KiB"
 
 
+def test_without_samples_the_picture_has_the_end_alone(trace_file, tmp_path):
+    picture = tmp_path / "picture.svg"
+    assert main(["replay", str(trace_file), "--samples=0", "-o", str(picture)]) == 0
+    assert "At the end" in picture.read_text()
+    ElementTree.parse(picture)
+
+
 @pytest.mark.parametrize("page_size", ["256", "64K"])
 def test_the_page_size_can_be_chosen(trace_file, page_size, capsys):
     assert main(["replay", str(trace_file), "--page-size", page_size]) == 0
@@ -198,7 +205,7 @@ def test_a_recording_that_is_not_whole_is_told_in_the_table(tmp_path, capsys):
         (["replay", "x", "--size", "lots"], 2, "'lots' is no size"),
         (["replay", "x", "--size", "-1"], 2, "--size"),
         (["replay", "x", "--cpus", "0"], 2, "'0' is no positive number"),
-        (["replay", "x", "--samples", "1e3"], 2, "'1e3' is no positive number"),
+        (["replay", "x", "--samples", "1e3"], 2, "'1e3' is no whole number"),
         (["replay", "no such file"], 1, "no such file"),
         (["replay", "."], 1, "directory"),
         (["replay", __file__], 1, "test_cli.py: offset 0"),
@@ -211,7 +218,27 @@ def test_a_recording_that_is_not_whole_is_told_in_the_table(tmp_path, capsys):
         (["replay", "TRACE", "-o", "picture.png"], 2, "'picture.png': the name of a picture ends"),
         (["replay", "TRACE", "-o", "svg"], 2, "ends in .svg"),
         (["info", "no such file"], 1, "no such file"),
+        (["replay", os.devnull], 1, "the file is empty\n"),
+        (
+            ["replay", "x", "--heap", "1M"],
+            2,
+            "arguments: --heap 1M (see python -m bsa replay --help)",
+        ),
+        (["replay", "x", "--pagesize=1K"], 2, "--pagesize=1K; did you mean --page-size? (see"),
+        (
+            ["report", "x", "--ouput", "y.html"],
+            2,
+            "did you mean --output? (see python -m bsa report",
+        ),
+        (
+            ["report", "TRACE", "-o", "x.svg"],
+            2,
+            "'x.svg': the name of a page ends in .html or .htm",
+        ),
+        (["report", "TRACE", "-o", "no/x.html"], 1, "no/x.html: there is no folder"),
         (["record", "-o", "x"], 2, "no command to record"),
+        (["record", "true"], 2, "required: -o/--output"),
+        (["record", "--ouput", "x", "--", "true"], 2, "--ouput; did you mean --output?"),
         (["record", "-o", "no/such/x", "true"], 1, "there is no folder"),
     ],
 )
@@ -223,6 +250,20 @@ def test_mistakes_are_one_line_on_stderr(arguments, status, text, trace_file, ca
         assert exit.code == status
     out, err = capsys.readouterr()
     assert text in err and err.count("\n") == 1 and err.startswith("python -m bsa")
+
+
+@pytest.mark.parametrize(
+    "command, name", [("replay", "x.svg"), ("report", "x.html"), ("report", "x")]
+)
+def test_no_output_replaces_the_trace_that_is_read(command, name, trace_file, capsys):
+    path = trace_file.rename(trace_file.parent / name)
+    before = path.read_bytes()
+    link = trace_file.parent / f"link{path.suffix}"
+    link.symlink_to(path)
+    for output in (path, link):
+        assert main([command, str(path), "-o", str(output)]) == 1
+        assert f"{output} is the file to read" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_trace_is_refused_with_the_place(trace_file, capsys):
@@ -336,6 +377,16 @@ def test_record_says_that_a_program_asked_for_nothing(monkeypatch, capsys):
     monkeypatch.setattr("bsa.record.record", lambda command, output: empty)
     assert main(["record", "-o", "work.bsa", "true"]) == 0
     assert "no events: the program never called malloc; in work.bsa" in capsys.readouterr().err
+
+
+def test_record_says_that_a_program_failed(monkeypatch, capsys):
+    short = Trace.from_events([(1, 0, 1, 0, 0)], meta={"cut": False})
+    for trace, what in ((Trace.from_events([]), "never called malloc"), (short, "peak 1 B")):
+        done = Recording(trace, 7)
+        monkeypatch.setattr("bsa.record.record", lambda command, output: done)
+        assert main(["record", "-o", "work.bsa", "false"]) == 7
+        told = f"{what}; the program failed with status 7; in work.bsa"
+        assert told in capsys.readouterr().err
 
 
 def test_info_shows_large_numbers_in_groups(tmp_path, capsys):

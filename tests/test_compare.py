@@ -300,7 +300,7 @@ def test_the_table_has_a_line_for_each_row_in_columns_of_one_width():
     assert (
         head.split()
         == (
-            "heap times peak pages in use class rounding page rounding slab slack largest hole "
+            "heap times peak pages in use size classes powers of two unused in slabs largest hole "
             "mean footprint peak footprint"
         ).split()
     )

@@ -192,6 +192,7 @@ def test_large_ids_of_a_rep_file_are_numbered_anew(load):
         (REP[:-1], "line 12: truncated: it has no newline"),
         (REP + b"a 0 1\n", "line 14: expected 8 requests, found 9"),
         (b"1\n2\n3\na 0 8\n", "line 1: expected a header of 2 or 4 numbers, found 3"),
+        (b"1\n2\n3\n1\n\n", "line 6: expected 3 requests, found 0"),
         (b"1\n2x\n3\n4\na 0 8\n", "line 2: expected a number of the header or a request"),
         (REP.replace(b"a 1", b"b 1"), "line 6: expected a request: a, r or f, found 'b 1 128'"),
         (REP.replace(b"r 0 640", b"r 0"), "line 7: expected an id and a size, found 'r 0'"),
@@ -255,6 +256,12 @@ def test_a_command_of_several_lines_is_no_event(load):
     data = HEAPTRACK_RAW.replace(b"X ./small\n", b"X python3 -c import x\n+ 8 1 10\nx()\n")
     assert load(data) == load(HEAPTRACK_RAW)
     assert load(data).meta["command"] == ["python3", "-c", "import", "x"]
+
+
+def test_of_a_command_as_long_as_a_file_the_beginning_is_kept(load):
+    data = HEAPTRACK_RAW.replace(b"X ./small\n", b"X ./small" + b" a" * 100_000 + b"\n")
+    command = load(data).meta["command"]
+    assert command[:2] == ["./small", "a"] and len(command) < 1 << 15
 
 
 def test_blocks_that_were_there_before_heaptrack_are_counted(load):

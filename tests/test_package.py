@@ -38,6 +38,18 @@ def exported(library):
     return {line.split()[-1].partition("@")[0] for line in listing.stdout.splitlines()}
 
 
+def test_public_modules_are_imported_when_they_are_asked_for():
+    script = """
+import sys, bsa
+names = ("synthetic", "testing", "views")
+assert not [name for name in names if "bsa." + name in sys.modules]
+assert set(names) < set(dir(bsa)) and "Allocator" in dir(bsa)
+assert all(getattr(bsa, name) is sys.modules["bsa." + name] for name in names)
+assert not hasattr(bsa, "no_such_name")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @needs_nm
 @plain_build
 def test_the_extension_exports_only_its_init_function():

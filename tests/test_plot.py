@@ -180,6 +180,11 @@ def test_a_heap_of_a_few_pages_has_an_unusable_index_too():
     assert plot.telling_blocks(timeline) == [(0, 4096)]
 
 
+def test_no_block_of_the_unusable_index_is_larger_than_any():
+    timeline = timeline_of([(1, 0, 0, 0)], managed=1 << 40)
+    assert [order for order, _ in plot.telling_blocks(timeline)] == [16, 18, 20]
+
+
 @pytest.mark.parametrize("events", [0, 1, 3, 10**12])
 def test_any_number_of_events_makes_a_picture(events):
     ElementTree.fromstring(picture_of(timeline_of([(events, 0, 0, 0)], events=events)))

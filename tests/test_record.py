@@ -646,6 +646,19 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_program_runs(tmp
     assert not witness.exists()
 
 
+def test_only_a_saved_trace_is_replaced(tmp_path):
+    witness, script = tmp_path / "ran", tmp_path / "script.py"
+    script.write_text("print()\n")
+    with pytest.raises(RecordError, match="script.py is there already, and is no saved trace"):
+        record(["touch", witness], script)
+    assert script.read_text() == "print()\n" and not witness.exists()
+    output = tmp_path / "out.bsa"
+    output.touch()
+    for _ in range(2):  # over an empty file, and over a trace
+        record(["touch", witness], output)
+        assert bsa.Trace.load(output).meta["command"] == ["touch", str(witness)]
+
+
 def test_a_recording_that_cannot_be_saved_is_left_as_it_is(tmp_path, compiled, monkeypatch):
     def fail(trace, path):
         raise OSError("disk full")

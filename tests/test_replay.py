@@ -565,6 +565,7 @@ def test_a_timeline_comes_back_from_pickle_equal():
         timeline = bsa.replay(random_trace(200, 1), heap, samples=20)
     again = pickle.loads(pickle.dumps(timeline))
     assert again == timeline
+    assert timeline.origin and again.origin is None
     assert again.free_blocks == timeline.free_blocks
 
 

@@ -14,6 +14,7 @@ import pytest
 import bsa
 from bsa.__main__ import main
 from bsa.report import frames
+from bsa.report.pins import pins_html
 from bsa.report.scrubber import CELL
 from bsa.progress import Progress
 from bsa.study import study
@@ -108,6 +109,51 @@ def test_the_smallest_traces_have_a_report(events, tmp_path):
     Trace.from_events(events).save(tmp_path / "small.bsa")
     assert main(["report", str(tmp_path / "small.bsa"), "-o", str(tmp_path / "r.html")]) == 0
     assert "<h1>small.bsa</h1>" in (tmp_path / "r.html").read_text()
+
+
+def test_of_a_trace_without_events_one_sentence_is_said(tmp_path):
+    Trace.from_events([]).save(tmp_path / "empty.bsa")
+    assert main(["report", str(tmp_path / "empty.bsa")]) == 0
+    text = (tmp_path / "empty.html").read_text()  # where a report goes that is told nothing else
+    assert "nothing was asked for" in text and text.count("<section") == 1
+    assert "<svg" not in text and 'getElementById("frames")' not in text
+
+
+def test_a_heap_larger_than_the_largest_block_has_a_report(tmp_path):
+    page = tmp_path / "r.html"
+    trace_of_two_threads().save(tmp_path / "t.bsa")
+    heap = ["--size=600M", "--page-size=256"]
+    assert main(["report", str(tmp_path / "t.bsa"), "-o", str(page), *heap]) == 0
+    assert "A block of every order that the heap has room for is free." in page.read_text()
+
+
+def test_the_question_about_pins_is_the_first_that_teaches_something():
+    with bsa.Allocator(bytearray(4 << 20)) as heap:
+        blocks = [heap.alloc(4096) for _ in range(heap.free_pages)]
+        assert "What pins order 0" in pins_html(heap, {})
+        assert "itself at least as large" in pins_html(heap, {})
+        for block in blocks:
+            if block.address >> 12 & 7 == 0:  # of each eight pages one is free
+                block.free()
+        assert "The largest free block has 4 KiB.<" in pins_html(heap, {})
+        assert "What pins order 1" in pins_html(heap, {})
+
+
+def test_pins_as_large_as_the_block_are_passed_over():
+    with bsa.Allocator(bytearray(1 << 20)) as heap:
+        large = []
+        while heap.largest_free >= 16 << 10:
+            large.append(heap.alloc(16 << 10))
+        for block in large:
+            if block.address >> 14 & 1:  # of each two neighbours one stays, the other one becomes
+                block.free()
+        single = [heap.alloc(4096) for _ in range(heap.free_pages)]
+        for block in single:
+            if block.address >> 13 & 1:  # two blocks of a page, and two free pages
+                block.free()
+        assert [len(bsa.pins(heap, order)) for order in (2, 3)] == [1, 3]
+        assert "The largest free block has 8 KiB.<" in pins_html(heap, {})
+        assert "What pins order 3" in pins_html(heap, {})
 
 
 def test_the_heap_can_be_chosen_as_for_a_replay(page_file, tmp_path):

@@ -8,7 +8,7 @@ import runpy
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import Phase, settings  # noqa: E402
+from hypothesis import Phase, Verbosity, settings  # noqa: E402
 from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 
 from helpers import poke  # noqa: E402
@@ -43,7 +43,9 @@ class AllOfBsa(AllocatorMachine):
 TestPages = BuddyMachine.TestCase
 TestSlabs = SlabMachine.TestCase
 TestAll = AllOfBsa.TestCase
-TestPages.settings = TestSlabs.settings = TestAll.settings = settings(stateful_step_count=60)
+for case in (TestPages, TestSlabs, TestAll):
+    case.settings = settings(case.settings, stateful_step_count=60)
+del case  # or it were collected, too
 
 
 class OwnMemory(AllocatorMachine):
@@ -78,14 +80,13 @@ TestLibc = LibcMachine.TestCase
 # --- allocators that are wrong
 
 
-def find_fault(machine, *phases):
+def find_fault(machine):
     """The fault that the machine finds, and the program that it prints."""
-    found = settings(max_examples=500, database=None, phases=[Phase.generate, *phases])
+    found = settings(machine.TestCase.settings, max_examples=500, database=None)
     with pytest.raises(AllocatorFault) as caught:
         run_state_machine_as_test(machine, settings=found)
-    notes = "\n".join(caught.value.__notes__)
-    script = notes.partition("This script fails with: ")[2].partition("\n\n")[2]
-    call = ast.parse(script.rpartition("\n)")[0] + ")").body[-1].value
+    note = caught.value.__notes__[0]
+    call = ast.parse(note.partition("This script fails so:\n\n")[2]).body[-1].value
     assert ast.unparse(call.func) == f"{machine.__qualname__}.run"
     return caught.value, ast.literal_eval(call.args[0])
 
@@ -99,11 +100,12 @@ class FirstFitMachine(AllocatorMachine):
 
 
 def test_the_bug_of_the_example_is_found_and_shrunk():
-    fault, program = find_fault(FirstFitMachine, Phase.shrink)
+    fault, program = find_fault(FirstFitMachine)
     assert "overlap" in str(fault)
     assert len(program["steps"]) <= 7
-    with pytest.raises(AllocatorFault, match="overlap"):
+    with pytest.raises(AllocatorFault) as again:
         FirstFitMachine.run(program)
+    assert str(again.value) == str(fault)  # not that of the long program
     run_program(program, make_allocator=runpy.run_path(str(FIRST_FIT))["Mended"])
 
 
@@ -154,31 +156,57 @@ class TwoBugs(AllocatorMachine):
         return Two()
 
 
-def notes_of(cls, *steps):
-    """What the machine prints of the program."""
-    told = []
+def reported(cls, *steps):
+    """The fault that the machine reports, and its note."""
     machine = cls()
     machine.start({})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bsa.testing.machines.note", told.append)
+    with pytest.raises(AllocatorFault) as caught:
         try:
             for step in steps:
                 machine.do(*step)
-        except AllocatorFault:
+        finally:
             machine.teardown()
-        else:
-            with pytest.raises(AllocatorFault):
-                machine.teardown()
-    return told[0]
+    return str(caught.value), caught.value.__notes__[0]
 
 
 def test_the_script_belongs_to_the_fault():
-    seven = notes_of(TwoBugs, ("malloc", 7))
-    assert "This script fails with: step 0, ('malloc', 7): malloc() raised KeyError" in seven
-    three = notes_of(TwoBugs, *(step for at in range(3) for step in (("malloc", 1), ("free", at))))
-    told, _, script = three.partition("\n\n")
-    assert told.startswith("This script fails with: the end") and "OSError: three" in told
+    told, _ = reported(TwoBugs, ("malloc", 7))
+    assert told.startswith("step 0, ('malloc', 7): malloc() raised KeyError")
+    steps = [step for at in range(3) for step in (("malloc", 1), ("free", at))]
+    told, script = reported(TwoBugs, *steps)
+    assert told.startswith("the end") and "OSError: three" in told
+    assert script.startswith("This script fails so:")
     assert '("malloc", 7)' not in script and "malloc" in script
+
+
+class NowAndThen(AllocatorMachine):
+    """Fails the first time only."""
+
+    fails = iter([True])
+
+    def make_allocator(self):
+        class Lucky(Mended):
+            def malloc(lucky, size):
+                if next(self.fails, False):
+                    raise KeyError("luck")
+                return super().malloc(size)
+
+        return Lucky()
+
+
+def test_of_a_program_that_fails_now_and_then_the_first_fault_is_told():
+    told, note = reported(NowAndThen, ("malloc", 30))
+    assert "KeyError: 'luck'" in told
+    assert "did not fail when it was run once more:" in note and '("malloc", 30)' in note
+
+
+def test_machines_leave_it_to_their_own_shrinking():
+    given = FirstFitMachine.TestCase.settings
+    assert not {Phase.shrink, Phase.explain} & set(given.phases)
+    assert Phase.generate in given.phases and given.verbosity == Verbosity.quiet
+    assert given.max_examples == settings.default.max_examples and given.deadline is None
+    assert TestAll.settings.stateful_step_count == 60  # and they can be set
+    assert FirstFitMachine.TestCase is not TwoBugs.TestCase
 
 
 def test_of_two_programs_that_fail_the_same_way_the_smaller_is_kept():

@@ -58,6 +58,19 @@ def long_trace(events=1_000_000, thread=0):
     return bsa.Trace(array("B", [ALLOC, FREE]) * rounds, zeros, sizes, zeros, threads)
 
 
+def replay_until_finished(heap):
+    """An event, and a function that replays for a while and then sets it."""
+    finished = threading.Event()
+
+    def replay():
+        try:
+            bsa.replay(long_trace(), heap)
+        finally:
+            finished.set()
+
+    return finished, replay
+
+
 class PausedReplay:
     """A replay in another thread that stands still between two batches while the `with` lasts."""
 
@@ -94,15 +107,6 @@ def test_threads_that_live_at_once_have_slots_of_their_own(heap):
 
     slots = in_threads(*[slot_of_a_new_object] * 8)
     assert len(set(slots)) == 8
-
-
-def test_the_slots_of_dead_threads_are_used_again():
-    numbers = set()
-    for _ in range(300):
-        thread = threading.Thread(target=lambda: numbers.add(bsa.current_cpu()))
-        thread.start()
-        thread.join()
-    assert len(numbers) < 100
 
 
 def test_what_a_dead_thread_has_allocated_stays(heap):
@@ -271,13 +275,7 @@ def test_two_threads_replay_on_one_allocator(heap):
 
 def test_threads_look_around_while_another_replays(heap):
     addresses = [heap.malloc(3000) for _ in range(5)]
-    finished = threading.Event()
-
-    def replay():
-        try:
-            bsa.replay(long_trace(), heap)
-        finally:
-            finished.set()
+    finished, replay = replay_until_finished(heap)
 
     def look():
         while not finished.is_set():
@@ -326,13 +324,7 @@ def test_attempts_to_close_during_a_replay_are_refused_until_it_is_over():
 
 def test_a_block_dropped_during_a_replay_gives_its_memory_back(heap):
     blocks = [heap.alloc(64 + i % 50 * 100) for i in range(1500)]
-    finished = threading.Event()
-
-    def replay():
-        try:
-            bsa.replay(long_trace(), heap)
-        finally:
-            finished.set()
+    finished, replay = replay_until_finished(heap)
 
     def drop():
         while blocks and not finished.is_set():
@@ -352,13 +344,7 @@ def test_an_exported_block_dropped_during_a_replay_gives_its_memory_back(heap):
         memoryview(block).release()
         block.free()
     del block
-    finished = threading.Event()
-
-    def replay():
-        try:
-            bsa.replay(long_trace(), heap)
-        finally:
-            finished.set()
+    finished, replay = replay_until_finished(heap)
 
     def drop():
         while blocks:

@@ -234,7 +234,7 @@ def test_saving_over_a_file_leaves_its_permissions(trace, tmp_path):
 
 
 def test_saving_into_a_missing_folder_is_an_os_error(trace, tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="t.bsa: there is no folder .*missing$"):
         trace.save(tmp_path / "missing" / "t.bsa")
 
 
@@ -323,7 +323,12 @@ def test_a_forged_history_is_refused_with_its_event(load):
         load(forged_columns(1, parts))
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\0" * 100, b"12", b"%PDF-1.4", b"186 malloc"])
+def test_an_empty_file_is_told_to_be_empty(load):
+    with pytest.raises(TraceError, match="some trace: offset 0: the file is empty"):
+        load(b"")
+
+
+@pytest.mark.parametrize("data", [b"x", b"\0" * 100, b"12", b"%PDF-1.4", b"186 malloc"])
 def test_what_is_no_trace_at_all_is_refused(load, data):
     with pytest.raises(TraceError, match="offset 0: expected a trace"):
         load(data)

@@ -33,8 +33,8 @@ SIGHTS = {
 FREE = [colours.free_paint(order, 10) for order in (0, 10)]
 
 LEGENDS = {
-    "pages": [*HeapMap((), 0, False, True)._legend(), *(("free", paint) for paint in FREE)],
-    "objects": [*HeapMap((), 0, True, True)._legend(), *(("free", paint) for paint in FREE)],
+    "pages": [*HeapMap((), 0, False, True)._kinds(), *(("free", paint) for paint in FREE)],
+    "objects": [*HeapMap((), 0, True, True)._kinds(), *(("free", paint) for paint in FREE)],
     "page map": page_map.LEGEND,
     "tree": tree._LEGEND,
     "asking": asking._LEGEND,

@@ -139,7 +139,7 @@ def test_what_rounding_loses_has_a_colour_of_its_own():
     with bsa.Allocator(aligned(1 << 20), cpus=1) as heap:
         births = bsa.replay_births(trace, heap)
         root = parsed(views.heap_map(heap, objects=True, births=births))
-    (lost,) = [s for t, s in titled(root) if t.startswith("lost by rounding up") and "12,288" in t]
+    (lost,) = [s for t, s in titled(root) if t.startswith("lost by rounding, ") and "12,288" in t]
     (asked,) = [s for t, s in titled(root) if "page block: 12,288 bytes" in t and s is not lost]
     assert lost.get("fill") == colours.VERMILLION != asked.get("fill")
     assert float(asked.get("width")) == pytest.approx(3 * float(lost.get("width")), abs=2)
@@ -356,6 +356,35 @@ def test_views_of_an_allocator_without_memory_are_empty():
             views.buddy_tree(heap)
         with pytest.raises(bsa.InvalidParamError):
             bsa.pins(heap, 0)
+
+
+@pytest.mark.parametrize(
+    "function, kind",
+    [
+        *((name, "Allocator") for name in ("heap_map", "buddy_tree", "slab_strips")),
+        *((name, "Allocator") for name in ("request_curve", "pins_map")),
+        *((name, "Timeline") for name in ("memory_timeline", "order_map")),
+        ("histograms", "Trace"),
+        ("comparison_bars", "Comparison"),
+    ],
+)
+def test_a_view_of_something_else_is_refused_by_name(heap, function, kind):
+    wrong = bsa.Trace.from_events([]) if kind != "Trace" else heap
+    order = [1] if function == "pins_map" else []
+    with pytest.raises(TypeError) as refused:
+        getattr(views, function)(wrong, *order)
+    assert str(refused.value) == f"{function}() needs a bsa.{kind}, not {type(wrong).__name__}"
+
+
+def test_a_legend_lists_only_what_is_there():
+    with bsa.Allocator(aligned(1 << 20), cpus=1) as heap:
+        heap.malloc(PAGE)
+        for view in (views.heap_map(heap, objects=True), views.buddy_tree(heap)):
+            texts = [text.text for text in parsed(view).iter(SVG + "text")]
+            assert "free" in texts and {"page blocks", "page block"} & set(texts)
+            assert not {"objects", "unused in slabs", "slab", "empty slab", "empty slabs"} & set(
+                texts
+            )
 
 
 def test_a_closed_allocator_has_no_views():

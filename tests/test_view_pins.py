@@ -164,6 +164,15 @@ def test_the_map_shows_the_window_and_lists_the_pins():
     assert "objects" not in texts
 
 
+def test_the_caption_tells_one_from_many():
+    with bsa.Allocator(aligned(1 << 20), cpus=1) as heap:
+        pages = [heap.malloc(4096) for _ in range(heap.free_pages)]
+        heap.free_many([page for page in pages if page % 16384])
+        one, many = (views.pins_map(heap, order).picture().description for order in (2, 4))
+    assert one.endswith("freeing one allocation, 4 KiB, would give such a block.")
+    assert "freeing 4 allocations, 16 KiB together, would give such a block, and no fewer" in many
+
+
 # --- the events that made them ---
 
 

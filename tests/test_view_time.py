@@ -1,7 +1,8 @@
 """Views of timelines, comparisons and traces."""
 
-import dataclasses
 import collections
+import dataclasses
+import pickle
 import random
 import xml.etree.ElementTree as ElementTree
 from array import array
@@ -13,8 +14,11 @@ from bsa import views
 from bsa.timeline import NUMBERS, ORDERS
 from bsa.views import frame, memory
 from bsa.views.histograms import bars
+from bsa.views.tightest import tightest
+from helpers import aligned
 
 SVG = "{http://www.w3.org/2000/svg}"
+PAGE = 4096
 
 
 def parsed(view):
@@ -55,7 +59,8 @@ def test_the_bands_add_up_to_the_heap(timeline):
     events, stacked = views.memory_timeline(timeline).bands()
     assert [sum(heights) for heights in zip(*stacked)] == [timeline.managed] * len(events)
     at = {event: sample for sample, event in enumerate(timeline.event)}
-    requested, rounded, slack, free = stacked
+    requested, rounded, slack, others, free = stacked
+    assert not any(others)
     for k, event in enumerate(events):
         sample = at[event]
         assert requested[k] == timeline.requested[sample]
@@ -69,8 +74,20 @@ def test_each_band_is_an_area_of_the_colour_in_the_legend(timeline):
     root = parsed(views.memory_timeline(timeline))
     areas = [polygon.get("fill") for polygon in root.iter(SVG + "polygon")]
     texts = [text.text for text in root.iter(SVG + "text")]
-    assert areas == [paint.colour for _, paint in memory._BANDS]
-    assert {"requested", "lost by rounding up", "held beyond that", "free"} <= set(texts)
+    there = {name: paint.colour for name, paint in memory._BANDS if name in texts}
+    assert list(there) == ["requested", "lost by rounding", "unused in slabs", "free"]
+    assert areas == list(there.values())
+
+
+def test_what_lived_in_the_heap_before_has_a_band_of_its_own(trace):
+    with bsa.Allocator(4 << 20, cpus=1) as heap:
+        heap.malloc(1 << 18)
+        heap.malloc(1000)
+        before = heap.stats().current_bytes
+        view = views.memory_timeline(bsa.replay(trace, heap, samples=20))
+    _, (*_, others, _) = view.bands()
+    assert set(others) == {before}
+    assert "others' blocks" in [text.text for text in parsed(view).iter(SVG + "text")]
 
 
 def test_a_pointer_over_the_bands_is_told_the_sample_under_it(timeline):
@@ -131,6 +148,15 @@ def test_only_a_request_that_would_fail_has_a_fragmentation_index(timeline):
     for order, row in enumerate(extfrag.values):
         assert list(row) == list(timeline.extfrag_index(order))
         assert all((extfrag.share(value) > 0) == (value >= 0) for value in row)
+
+
+@pytest.mark.parametrize("size, fails", [(2 << 20, True), (64 << 20, False)])
+def test_that_no_request_would_fail_is_said(trace, size, fails):
+    with bsa.Allocator(size, cpus=1) as heap:
+        view = views.order_map(bsa.replay(trace if fails else trace[:200], heap))
+    texts = [text.text for text in parsed(view).iter(SVG + "text")]
+    assert ("no request would fail" in texts) != fails
+    assert "nothing is free" not in texts
 
 
 def test_spans_of_the_order_map_cover_the_events(timeline):
@@ -261,13 +287,78 @@ def test_every_picture_has_a_title_and_a_description(trace, timeline, comparison
 
 
 def test_what_jupyter_shows_of_a_timeline_has_its_numbers_and_two_pictures(timeline):
+    timeline = pickle.loads(pickle.dumps(timeline))  # numbers alone
     html = timeline._repr_html_()
     tree = ElementTree.fromstring(html)
-    shown = {row[0].text: row[1].text for row in tree.iter("tr")}
+    shown = {row[0].text: [cell.text for cell in row[1:]] for row in tree.iter("tr")}
     at = max(range(len(timeline)), key=timeline.allocated.__getitem__)
-    assert shown["requested"].startswith(bsa.units.format_size(timeline.requested[at]))
-    assert len(list(tree.iter(f"{SVG}svg"))) == 2
+    for name, column in [
+        ("requested", timeline.requested),
+        ("lost to size classes", timeline.class_rounding),
+        ("lost to powers of two", timeline.page_rounding),
+        ("unused in slabs", timeline.slab_slack),
+        ("free", timeline.free),
+    ]:
+        for text, sample in zip(shown[name], (at, -1), strict=True):
+            assert text.split(" (")[0] == bsa.units.format_size(column[sample])
+    assert shown["after event"] == [f"{timeline.event[k]:,}" for k in (at, -1)]
+    assert [svg[0].text for svg in tree.iter(f"{SVG}svg")] == [
+        "Memory over time",
+        "Free blocks and fragmentation by order",
+    ]
     assert "<style" not in html and "<script" not in html
+
+
+@pytest.mark.parametrize("page_size", [512, 4096])
+def test_all_that_is_lost_when_most_is_held_has_a_name_and_a_place(trace, page_size):
+    with bsa.Allocator(4 << 20, cpus=2, page_size=page_size) as heap:
+        timeline = bsa.replay(trace, heap, samples=100)
+    at = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    found = tightest(timeline)
+    assert found.map.has_births
+    rounded = [loss for loss in found.losses if loss.what.startswith("blocks of ")]
+    in_slabs = [loss for loss in found.losses if loss.what.startswith("unused in slabs of ")]
+    assert len(rounded) + len(in_slabs) == len(found.losses)
+    losses = timeline.class_rounding[at] + timeline.page_rounding[at]
+    assert sum(loss.size for loss in rounded) == losses
+    assert sum(loss.size for loss in in_slabs) == timeline.slab_slack[at]
+    sizes = [loss.size for loss in found.losses]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_sizes_that_lose_most_are_told_without_a_click():
+    events = [(1, id, 40 if id < 60 else 5000, 0, 0) for id in range(90)]
+    trace = bsa.Trace.from_events(events + [(4, id, 0, 0, 0) for id in range(90)])
+    with bsa.Allocator(1 << 20, cpus=1) as heap:
+        tree = ElementTree.fromstring(bsa.replay(trace, heap)._repr_html_())
+    shown = {row[0].text: [cell.text for cell in row[1:]] for row in tree.iter("tr")}
+    assert shown["blocks of 5,000 bytes in 8 KiB"] == ["30", "93.5 KiB (94.3 %)"]
+    assert shown["blocks of 40 bytes in 48 B"] == ["60", "480 B (0.5 %)"]
+    assert [svg[0].text for svg in tree.iter(f"{SVG}svg")][0] == "Heap map"
+
+
+def test_a_moment_is_shown_only_where_another_heap_would_do_the_same(trace):
+    def seen(heap, **options):
+        with heap:
+            return tightest(bsa.replay(trace, heap, samples=9, **options))
+
+    def used():
+        heap = bsa.Allocator(4 << 20)
+        heap.malloc(1)
+        return heap
+
+    def of_two_sections():
+        heap = bsa.Allocator(4 << 20)
+        heap.add_region(1 << 20)
+        return heap
+
+    assert seen(bsa.Allocator(4 << 20))
+    assert seen(bsa.Allocator(aligned(4 << 20)))
+    assert not seen(bsa.Allocator(aligned(4 << 20, 4 << 20, PAGE)))
+    assert not seen(used())
+    assert not seen(of_two_sections())
+    assert not seen(bsa.Allocator(4 << 20, limit=4 << 20))
+    assert not seen(bsa.Allocator(1 << 18), bad="skip")
 
 
 def test_fragments_of_long_timelines_stay_small():
@@ -275,7 +366,7 @@ def test_fragments_of_long_timelines_stay_small():
     trace = bsa.Trace.from_events(list(trace)[:3000]).repeated(20)
     with bsa.Allocator(64 << 30, cpus=1) as heap:
         timeline = bsa.replay(trace, heap, samples=20_000)
-    assert len(timeline._repr_html_()) < 300_000
+    assert timeline.origin and len(timeline._repr_html_()) < 300_000
 
 
 def test_a_fragment_of_the_most_restless_timeline_stays_small():

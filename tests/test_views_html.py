@@ -81,14 +81,17 @@ def test_the_map_has_the_colour_of_each_page(heap):
     block.free()
 
 
-def test_the_rows_of_the_map_have_a_gap_between_them(heap):
+def test_the_cells_of_the_map_have_gaps_between_them(heap):
     heap.malloc(PAGE)
     (picture,) = parsed(allocator_html(heap)).iter(f"{SVG}svg")
     rows = -(-heap.total_pages // 96)
     assert float(picture.get("height")) == 7 * rows - 1
+    assert float(picture.get("width")) == 7 * 96 - 1
     for path in picture.iter(f"{SVG}path"):
-        _, pitch = re.search(r"scale\(([\d.]+) ([\d.]+)\)", path.get("transform")).groups()
-        assert float(path.get("stroke-width")) * float(pitch) == pytest.approx(6, abs=0.01)
+        assert re.search(r"scale\((.*)\)", path.get("transform"))[1] == "7 7"
+        painted, gap = map(float, path.get("stroke-dasharray").split())
+        assert 7 * painted == 7 * float(path.get("stroke-width")) == pytest.approx(6, abs=0.01)
+        assert painted + gap == pytest.approx(1)
 
 
 def test_the_map_has_a_title_and_a_description(heap):

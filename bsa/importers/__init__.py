@@ -43,6 +43,8 @@ def read(data, format=None, bad=None):
 
 
 def _recognised(data):
+    if not data:
+        raise ValueError("offset 0: the file is empty")
     for name, source in FORMATS.items():
         if source.recognises(data):
             return name

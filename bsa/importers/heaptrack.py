@@ -31,6 +31,7 @@ BAD = "skip"  # blocks that were there before heaptrack came are freed, too
 _START = re.compile(rb"v [0-9a-f]+(?: ([0-9a-f]+))?\r?\n")
 _VERSION = 3  # the last one there is
 _PASSED_OVER = frozenset(b"#ARSXciImpstvx")
+_LONGEST_COMMAND = 1 << 16  # bytes of it that are kept
 
 
 def recognises(data):
@@ -51,7 +52,8 @@ def read(data, bad):
         elif start == b"a ":
             source.define(line, row)
         elif start == b"X ":
-            source.meta["command"] = row[2:].decode("utf-8", "replace").split()
+            command = row[2:_LONGEST_COMMAND].decode("utf-8", "replace")
+            source.meta["command"] = command.split()
             _pass_over_command(line, rows)
         elif row and row[0] not in _PASSED_OVER:
             raise expected(line, "a line of heaptrack", row)

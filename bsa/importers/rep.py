@@ -25,6 +25,7 @@ its block was freed.
 """
 
 import re
+from itertools import chain
 
 from bsa.importers.history import ALLOC, FREE, REALLOC, Events, expected, lines, settle
 
@@ -41,10 +42,9 @@ def recognises(data):
 
 def read(data, bad):
     """The columns and meta of a `.rep` file."""
-    rows = list(lines(data))
-    first, ids, requests = _header(rows)
+    ids, requests, rows = _header(enumerate(lines(data), 1))
     events, nothing, found = Events(), 0, 0
-    for line, row in enumerate(rows[first:], first + 1):
+    for line, row in rows:
         words = row.split()
         if words:
             found += 1
@@ -53,26 +53,28 @@ def read(data, bad):
             else:
                 events.add(line, *_request(words, line, row, ids))
     if found != requests:
-        raise ValueError(f"line {len(rows) + 1}: expected {requests} requests, found {found}")
+        end = data.count(b"\n") + 1
+        raise ValueError(f"line {end}: expected {requests} requests, found {found}")
     columns, counts = settle(events, bad, keep=True)
     return columns, {"skipped": nothing, **counts}
 
 
 def _header(rows):
-    """(number of rows of the header, ids, requests)."""
-    numbers, first = [], 0
-    for first, row in enumerate([*rows, b"a"]):
+    """(ids, requests, the numbered lines from the first request on)."""
+    numbers = []
+    for line, row in rows:
         words = row.split()
         if words and words[0].isalpha():
+            rows = chain([(line, row)], rows)
             break
         try:
             numbers += map(int, words)
         except ValueError:
-            raise expected(first + 1, "a number of the header or a request", row) from None
+            raise expected(line, "a number of the header or a request", row) from None
     if len(numbers) not in (2, 4):
         raise ValueError(f"line 1: expected a header of 2 or 4 numbers, found {len(numbers)}")
     ids, requests = numbers if len(numbers) == 2 else numbers[1:3]
-    return first, min(ids, 1 << 64), requests  # no more can be told apart
+    return min(ids, 1 << 64), requests, rows  # no more ids can be told apart
 
 
 def _request(words, line, row, ids):

@@ -8,13 +8,13 @@ import pathlib
 from html import escape
 
 from bsa import options, output_file, views
-from bsa._core import InvalidParamError
 from bsa.compare import compare
 from bsa.html import comparison_table, fragment
 from bsa.progress import Progress
 from bsa.replay_command import facts_of, table
 from bsa.report.frames import film, peak_moment
 from bsa.report.page import Section, page
+from bsa.report.pins import pins_html
 from bsa.report.scrubber import scrubber
 from bsa.study import study
 from bsa.trace import Trace
@@ -27,12 +27,7 @@ def report(trace, name, **heap):
     """The page as HTML. `heap`: size, page_size and cpus, as for study(), whose errors it has."""
     with Progress() as progress:
         result = study(trace, name, progress, **heap)
-        sections = [
-            *_filmed(result, progress),
-            _over_time(result),
-            _of_the_trace(result),
-        ]
-    sections.append(_other_heaps(result))
+        sections = list(_sections(result, progress))
     subtitle = (
         f"{counted(len(trace), 'event')} of {counted(trace.threads, 'thread')}, "
         f"replayed on {counted(result.cpus, 'slot')}"
@@ -41,6 +36,16 @@ def report(trace, name, **heap):
 
 
 # ---- The parts of the page ----
+
+
+def _sections(study, progress):
+    if not study.trace:
+        yield Section("trace", "The trace", "It has no events: nothing was asked for.", "")
+        return
+    yield from _filmed(study, progress)
+    yield _over_time(study)
+    yield _of_the_trace(study)
+    yield _other_heaps(study)
 
 
 def _filmed(study, progress):
@@ -52,7 +57,7 @@ def _filmed(study, progress):
     def at_frame(heap, steps):
         step(steps.done)
         if steps.done == peak:
-            pictures.extend(view._repr_html_() for view in _views_of(heap, steps.births()))
+            pictures.extend(_pictures_of(heap, steps.births()))
 
     pages = film(study, at_frame)
     return _through_time(study, pages, peak), _at_the_peak(trace, pictures)
@@ -79,26 +84,18 @@ def _at_the_peak(trace, pictures):
     event, size = trace.peak
     note = (
         f"After event {event:,}, when {format_size(size)} were live: the most there ever were. The "
-        "first map shows pages, the second one objects, and what is lost by rounding up."
+        "first map shows pages, the second one objects, and what is lost by rounding."
     )
     return Section("peak", "The heap at the peak", note, "".join(pictures))
 
 
-def _views_of(heap, births):
-    yield views.heap_map(heap)
-    yield views.heap_map(heap, objects=True, births=births)
-    yield views.buddy_tree(heap)
-    yield views.slab_strips(heap)
-    yield views.request_curve(heap)
-    try:
-        yield views.pins_map(heap, _next_order(heap), births=births)
-    except InvalidParamError:
-        pass  # the largest blocks there could be are free
-
-
-def _next_order(heap):
-    """The least order of which no block is free."""
-    return (heap.largest_free // heap.page_size).bit_length()
+def _pictures_of(heap, births):
+    yield views.heap_map(heap)._repr_html_()
+    yield views.heap_map(heap, objects=True, births=births)._repr_html_()
+    yield views.buddy_tree(heap)._repr_html_()
+    yield views.slab_strips(heap)._repr_html_()
+    yield views.request_curve(heap)._repr_html_()
+    yield pins_html(heap, births)
 
 
 def _over_time(study):
@@ -142,7 +139,7 @@ def add_parser(subparsers):
         help="show all that can be seen of a trace on one HTML page",
         description="Replay a trace and write one HTML page with every picture there is: the heap "
         "through time and at its peak, its losses, the trace's sizes and lifetimes, other heaps.",
-        epilog="Example: python3 -m bsa report work.bsa -o work.html",
+        epilog="Example: python3 -m bsa report work.bsa -o report.html",
     )
     parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=options.TRACE)
     options.add_bad(parser)
@@ -151,17 +148,17 @@ def add_parser(subparsers):
         "-o",
         "--output",
         metavar="PAGE",
-        type=pathlib.Path,
-        required=True,
-        help="the HTML file to write",
+        type=options.output("page", ".html", ".htm", ""),
+        help="the HTML file to write (default: FILE, with .html for its ending)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args):
     """The command `report`."""
-    output_file.check(args.output)
+    output = args.output or args.file.with_suffix(".html")
+    output_file.check(output, args.file)
     html = report(Trace.load(args.file, bad=args.bad), args.file.name, **options.heap_of(args))
-    output_file.write(args.output, html.encode("utf-8", "replace"))
-    print(f"The report: {args.output} (any browser shows it)")
+    output_file.write(output, html.encode("utf-8", "replace"))
+    print(f"The report: {output} (any browser shows it)")
     return 0

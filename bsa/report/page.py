@@ -64,8 +64,6 @@ def page(title, subtitle, facts, sections):
 <nav>{"".join(map(_link, sections))}</nav>
 <main>
 {"".join(map(_section, sections))}</main>
-<script>
-{scrubber.SCRIPT}</script>
 </body>
 </html>
 """

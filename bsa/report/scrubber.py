@@ -22,7 +22,7 @@ STYLE = """\
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; }
 """
 
-SCRIPT = """\
+_SCRIPT = """\
 "use strict";
 const data = JSON.parse(document.getElementById("frames").textContent);
 const canvas = document.getElementById("map"), slider = document.getElementById("scrubber");
@@ -74,7 +74,7 @@ _READOUT = (
 
 
 def scrubber(film: Film, start: int):
-    """The HTML fragment, at first with the frame after `start` events. STYLE, SCRIPT go with it."""
+    """The HTML fragment, at first with the frame after `start` events. STYLE goes with it."""
     events = [frame.event for frame in film.frames]
     cells = len(film.frames[0].cells)
     width, height = min(cells, COLUMNS) * CELL, -(-cells // COLUMNS) * CELL
@@ -88,6 +88,7 @@ def scrubber(film: Film, start: int):
         f'<div class="legend">{_legend()}</div>'
         "<noscript>The map needs scripts to be allowed; the pictures below do not.</noscript>"
         f'<script type="application/json" id="frames">{_data(film)}</script>'
+        f"<script>\n{_SCRIPT}</script>"
     )
 
 

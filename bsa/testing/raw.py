@@ -88,6 +88,12 @@ class RawExerciser(Exerciser):
         live = {allocation.address for allocation in self.live.values()}
         return [h for h, (address, _) in self.freed.items() if address not in live]
 
+    def used_sizes(self) -> list[int]:
+        """Bytes of the few that were freed last, and of the few live ones that came last."""
+        freed = [size for _, size in list(self.freed.values())[-4:]]
+        live = list(self.live.values())[-4:]
+        return freed + [size for a in live for size in (a.size, a.usable)]
+
     def find(self, handle: int) -> Any:
         if handle not in self.live:
             raise ProgramError(f"handle {handle} is not live")
@@ -137,7 +143,7 @@ class RawExerciser(Exerciser):
         least = self.least_alignment(size, align)
         expect(address % least == 0, f"{address:#x} is no multiple of {least}")
         self.expect_inside(address, max(allocation.usable, 1), f"{size} bytes")
-        self.expect_alone(address, allocation.end, f"{allocation.usable} bytes")
+        self.expect_alone(address, allocation.usable, f"{allocation.usable} bytes")
 
     def expect_inside(self, address: int, size: int, what: str) -> None:
         regions = self.regions()
@@ -146,13 +152,15 @@ class RawExerciser(Exerciser):
         ):
             blame(f"{what} at {address:#x} are not within the allocator's memory")
 
-    def expect_alone(self, address: int, end: int, what: str, itself: int = -1) -> None:
+    def expect_alone(self, address: int, size: int, what: str, itself: int = -1) -> None:
         """No live allocation is there, but for that of the handle `itself`."""
+        end = address + max(size, 1)
         for handle, other in self.live.items():
             if handle != itself and address < other.end and other.address < end:
+                counts = "" if size and other.usable else " (0 bytes count as 1)"
                 blame(
                     f"{what} at {address:#x} overlap the"
-                    f" {other.usable} bytes at {other.address:#x} of handle {handle}"
+                    f" {other.usable} bytes at {other.address:#x} of handle {handle}{counts}"
                 )
 
     # --- requests
@@ -252,7 +260,7 @@ class RawExerciser(Exerciser):
             blame(f"usable_size() of {allocation.size} bytes is {usable!r}")
         address, what = allocation.address, f"the {usable} bytes of usable_size()"
         self.expect_inside(address, usable, what)
-        self.expect_alone(address, address + usable, what, handle)
+        self.expect_alone(address, usable, what, handle)
 
     # --- giving back
 

@@ -3,8 +3,9 @@
 import array
 import ctypes
 import mmap
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeAlias, TypeVar
 
@@ -48,13 +49,32 @@ def border_sizes(most: int, page_size: int = 4096, region: int = 1 << 16) -> lis
 def sizes(
     most: int = sys.maxsize, *, page_size: int = 4096, region: int = 1 << 16
 ) -> st.SearchStrategy[int]:
-    """Bytes to ask for, 0 to `most`: small ones, up to two pages, and border_sizes()."""
+    """Bytes to ask for, 0 to `most`: small ones, up to two pages, and border_sizes().
+
+    In a machine every other one is a size that its program has used of late, or near such a one.
+    """
     _expect_at_least(0, most=most)
-    return st.one_of(
+    fresh = st.one_of(
+        st.integers(0, min(64, most)),
         st.integers(0, min(300, most)),
         st.integers(0, min(2 * page_size, most)),
         st.sampled_from(border_sizes(most, page_size, region)),
     )
+
+    def used(runner: Any) -> st.SearchStrategy[int]:
+        exerciser: Any = getattr(runner, "exerciser", None)
+        known = exerciser.used_sizes() if hasattr(exerciser, "used_sizes") else []
+        return _near(known, most) if known else fresh
+
+    in_machine = st.runner(default=None).flatmap(used)
+    return st.booleans().flatmap(lambda again: in_machine if again else fresh)
+
+
+def _near(known: Iterable[int], most: int) -> st.SearchStrategy[int]:
+    """The sizes, the next ones, and those of the next classes of most allocators; up to `most`."""
+    more = st.sampled_from([0, 1, -1, 8, -8, 16, -16]) | st.integers(-16, 16)
+    sums = st.builds(operator.add, st.sampled_from(sorted(set(known))), more)
+    return sums.map(lambda size: min(max(size, 0), most))
 
 
 def huge_sizes() -> st.SearchStrategy[int]:

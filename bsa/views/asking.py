@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bsa._core import MAX_ORDER, current_cpu
+from bsa._core import MAX_ORDER, Allocator, current_cpu
 from bsa.space import free_after_trim, free_spaces
 from bsa.svg import FAINT_INK, INK, Drawing, Paint
 from bsa.units import format_size
-from bsa.views import colours, frame
+from bsa.views import colours, frame, view
 from bsa.views.view import View
 
 _HEIGHT = 200
@@ -36,6 +36,7 @@ def request_curve(allocator):
     As an allocation does before it fails, it takes empty slabs for free pages; the allocator's limit
     counts, its on_oom is not asked.
     """
+    view.check("request_curve", allocator, Allocator)
     return RequestCurve(tuple(_ranges(allocator)))
 
 
@@ -97,7 +98,7 @@ class RequestCurve(View):
         ax.set_xscale("log", base=2)
         ax.set_ylim(0, 100)
         ax.set_xlabel("bytes asked for")
-        ax.set_ylabel("lost by rounding up (%)")
+        ax.set_ylabel("lost by rounding (%)")
         ax.set_title("What if I ask for N bytes?")
 
 

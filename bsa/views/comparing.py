@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bsa.compare import name_of
+from bsa.compare import Comparison, name_of
 from bsa.svg import FAINT_INK, INK, Drawing, Paint
 from bsa.units import format_size, printable
-from bsa.views import colours, frame
+from bsa.views import colours, frame, view
 from bsa.views.view import View
 
 MOST_ROWS = 60  #: are shown; of further ones only the number is told
@@ -35,6 +35,7 @@ class Bar(NamedTuple):
 
 def comparison_bars(comparison):
     """Bars for the rows of a bsa.Comparison."""
+    view.check("comparison_bars", comparison, Comparison)
     note = "Bytes, when most of the pages are in use."
     return ComparisonBars(tuple(map(_bar, comparison.rows)), comparison.trace_peak, note)
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsa.svg import FAINT_INK, Drawing, Paint
+from bsa.trace import Trace
 from bsa.units import counted, format_size, percent
-from bsa.views import colours, frame
+from bsa.views import colours, frame, view
 from bsa.views.view import View
 
 _HEIGHT = 150
@@ -16,6 +17,7 @@ _MOST_LABELS = 12  # by matplotlib
 
 def histograms(trace):
     """Sizes and lifetimes of a trace, by powers of two."""
+    view.check("histograms", trace, Trace)
     return Histograms(trace.statistics())
 
 

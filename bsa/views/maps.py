@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from bsa._core import Allocator
 from bsa.mosaic import free_size, mosaic
 from bsa.space import spaces
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size, percent
-from bsa.views import colours, frame, pieces, strips, tiles
+from bsa.views import colours, frame, pieces, strips, tiles, view
 from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
 
@@ -20,10 +21,11 @@ _MOST_LABELS = 16  # by matplotlib
 def heap_map(allocator, *, objects=False, births=None):
     """A map of the heap: by pages, or with `objects` down to the objects in slabs.
 
-    `births`, what replay_births() returned, tells what was asked for: then what rounding up loses has
+    `births`, what replay_births() returned, tells what was asked for: then what rounding loses has
     a colour of its own, and the pointer shows the events. Up to eight sections are drawn; one of more
     than a few hundred pieces in equal cells, of which the pointer shows what a zone of them merges.
     """
+    view.check("heap_map", allocator, Allocator)
     gathered = _Gathering(allocator, objects, births or {})
     sections = allocator.sections
     maps = tuple(map(gathered.map_of, sections[:_SECTIONS]))
@@ -79,9 +81,14 @@ class HeapMap(View):
         return drawing.finished(frame.WIDTH, y, "Heap map", words or "no section")
 
     def _legend(self):
+        rows = [spans for section_map in self.maps for spans in section_map.rows]
+        return strips.occurring(self._kinds(), rows)
+
+    def _kinds(self):
+        """What there may be."""
         legend = [("metadata", colours.METADATA), ("page blocks", colours.PAGES)]
         if self.objects:
-            legend += [("objects", colours.OBJECT), ("free in slabs", colours.SLACK)]
+            legend += [("objects", colours.OBJECT), ("unused in slabs", colours.SLACK)]
         else:
             legend.append(("slabs", colours.SLAB))
         legend.append(("empty slabs", colours.EMPTY_SLAB))

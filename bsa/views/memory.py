@@ -6,23 +6,27 @@ from dataclasses import dataclass
 from bsa.svg import Drawing
 from bsa.timeline import Timeline
 from bsa.units import format_size, percent
-from bsa.views import colours, frame, strips
+from bsa.views import colours, frame, strips, view
 from bsa.views.view import View
 
 _HEIGHT = 260
 _ZONES = 80  # along the events, each with a text for the pointer
 _STEPS = 300  # along the events; each shows its lowest and highest sample
 
+_OTHERS = "others' blocks"
 _BANDS = (
     ("requested", colours.REQUESTED),
-    ("lost by rounding up", colours.LOSS),
-    ("held beyond that", colours.HELD),
+    ("lost by rounding", colours.LOSS),
+    ("unused in slabs", colours.HELD),
+    (_OTHERS, colours.PAGES),
     ("free", colours.FREE),
 )
 
 
 def memory_timeline(timeline):
-    """Bytes over events, stacked: requested, lost by rounding, held otherwise, free."""
+    """Bytes over events, stacked: requested, lost by rounding, unused in slabs, free; and what lives in
+    the heap beside the trace's blocks, where there is any."""
+    view.check("memory_timeline", timeline, Timeline)
     return MemoryTimeline(timeline)
 
 
@@ -33,12 +37,15 @@ class MemoryTimeline(View):
     timeline: Timeline
 
     def bands(self):
-        """(events, four tuples of bytes): the heights of the bands, from the bottom up."""
+        """(events, five tuples of bytes): the heights of the bands, from the bottom up."""
         t = self.timeline
         chosen = frame.telling_samples(t.allocated, _STEPS)
-        samples = [(t.requested[i], t.granted[i], t.allocated[i]) for i in chosen]
-        bands = zip(*(_heights(*sample, t.managed) for sample in samples))
-        return [t.event[i] for i in chosen], tuple(bands)
+        return [t.event[i] for i in chosen], tuple(zip(*(_heights(t, i) for i in chosen)))
+
+    def _legend(self):
+        """The bands that there are."""
+        _, bands = self.bands()
+        return [name for name, heights in zip(_BANDS, bands) if any(heights)]
 
     @property
     def top(self):
@@ -47,7 +54,7 @@ class MemoryTimeline(View):
 
     def picture(self):
         drawing = Drawing()
-        y = frame.draw_heading(drawing, frame.TOP, "Memory", self._note(), _BANDS)
+        y = frame.draw_heading(drawing, frame.TOP, "Memory", self._note(), self._legend())
         across = frame.Axis(frame.LEFT, frame.RIGHT, 0, self.timeline.events)
         up = frame.Axis(y + _HEIGHT, y, 0, self.top)
         self._draw_bands(drawing, across, up)
@@ -70,6 +77,8 @@ class MemoryTimeline(View):
         top, floor = self.top, [0] * len(events)
         for (_, paint), heights in zip(_BANDS, bands):
             ceiling = [min(low + height, top) for low, height in zip(floor, heights)]
+            if not any(heights):
+                continue
             upper = [(across(event), up(value)) for event, value in zip(events, ceiling)]
             lower = [(across(event), up(value)) for event, value in zip(events, floor)]
             drawing.polygon([*upper, *reversed(lower)], paint)
@@ -87,10 +96,10 @@ class MemoryTimeline(View):
     def _told(self, at):
         """A sample in words."""
         t = self.timeline
-        heights = _heights(t.requested[at], t.granted[at], t.allocated[at], t.managed)
         parts = [
             f"{format_size(size)} {name} ({percent(size, t.managed)})"
-            for (name, _), size in zip(_BANDS, heights)
+            for (name, _), size in zip(_BANDS, _heights(t, at))
+            if size or name != _OTHERS
         ]
         return f"event {t.event[at]:,}: {', '.join(parts)}"
 
@@ -110,9 +119,12 @@ class MemoryTimeline(View):
         ax.set_ylim(0, max(self.top, 1) / 2**20)
         ax.set_xlabel("events")
         ax.set_ylabel("memory (MiB)")
-        figure.plot_legend(ax, _BANDS)
+        figure.plot_legend(ax, self._legend())
         ax.set_title("Memory over time")
 
 
-def _heights(requested, granted, allocated, managed):
-    return requested, granted - requested, allocated - granted, managed - allocated
+def _heights(t, at):
+    """Of the bands, at a sample."""
+    granted, held = t.granted[at], t.allocated[at]
+    others = held - granted - t.slab_slack[at]
+    return t.requested[at], granted - t.requested[at], t.slab_slack[at], others, t.managed - held

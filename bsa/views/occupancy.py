@@ -4,9 +4,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bsa._core import Allocator
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size, percent
-from bsa.views import colours, frame, strips
+from bsa.views import colours, frame, strips, view
 from bsa.views.view import View
 
 _ROW = 18
@@ -40,6 +41,7 @@ class _Slab(NamedTuple):
 
 def slab_strips(allocator):
     """The slabs of every class that has any."""
+    view.check("slab_strips", allocator, Allocator)
     classes = defaultdict(list)
     for slab in allocator.slabs():
         classes[slab.size].append(_Slab(*(getattr(slab, name) for name in _Slab._fields)))
@@ -196,5 +198,7 @@ def _text(slab):
 def _summary(slabs):
     live = sum(slab.capacity - slab.free_count - slab.remote_free_count for slab in slabs)
     room = sum(slab.capacity for slab in slabs)
-    idle = sum(slab.nbytes for slab in slabs) - live * slabs[0].size
-    return f"{counted(len(slabs), 'slab')}, {percent(live, room)} used, {format_size(idle)} idle"
+    unused = sum(slab.nbytes for slab in slabs) - live * slabs[0].size
+    return (
+        f"{counted(len(slabs), 'slab')}, {percent(live, room)} used, {format_size(unused)} unused"
+    )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bsa.svg import Drawing, Paint
 from bsa.timeline import ORDERS, Timeline
 from bsa.units import counted
-from bsa.views import colours, frame, strips
+from bsa.views import colours, frame, strips, view
 from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
 
@@ -21,6 +21,7 @@ _PANELS = 3
 
 def order_map(timeline):
     """Free blocks by order and time, and the two indices of Linux below them, on the same axes."""
+    view.check("order_map", timeline, Timeline)
     pages = max(timeline.managed // timeline.page_size, 1)
     orders = range(min(pages.bit_length(), ORDERS))  # those that the heap has room for
     return OrderMap(
@@ -41,6 +42,7 @@ class Panel(NamedTuple):
     share: Callable  #: from a value to a shade, 0 (nothing) to 1
     told: Callable  #: what lies from one value to another, in words
     legend: tuple[str, str]  #: what the palest and the strongest shade mean
+    nothing: str  #: what it means that there is no shade at all
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +71,7 @@ class OrderMap(View):
                 lambda count, most=math.log2(1 + self.most) or 1: math.log2(1 + count) / most,
                 lambda low, high: _between(f"{low:,}", counted(high, "free block"), low == high),
                 ("one", counted(self.most, "block")),
+                "nothing is free",
             ),
             Panel(
                 "Unusable free space index",
@@ -78,6 +81,7 @@ class OrderMap(View):
                 lambda index: index,
                 lambda low, high: _between(f"{low:.3f}", f"{high:.3f}", low == high),
                 ("0", "1"),
+                "all that is free can serve any request",
             ),
             Panel(
                 "Fragmentation index, where a request of the order would fail",
@@ -87,6 +91,7 @@ class OrderMap(View):
                 lambda index: 0.2 + 0.8 * index if index >= 0 else 0,
                 _failing,
                 ("0", "1"),
+                "no request would fail",
             ),
         )
 
@@ -139,14 +144,14 @@ class OrderMap(View):
             low, high = colours.shade(panel.colour, 0.01, _SHADES), colours.shade(panel.colour, 1)
             legend = tuple(zip(panel.legend, (low, high)))
             y = frame.draw_heading(drawing, y, panel.title, panel.note, legend)
-            y = self._draw(drawing, y, self._content(panel)) + 30
+            y = self._draw(drawing, y, self._content(panel), panel.nothing) + 30
         axis = frame.Axis(frame.LEFT, frame.RIGHT, 0, self.timeline.events)
         ticks = frame.event_ticks(self.timeline.events)
         frame.draw_marks(drawing, y - 30, axis, ticks, frame.events_label, "events")
         title = "Free blocks and fragmentation by order"
         return drawing.finished(frame.WIDTH, y + 14, title, repr(self.timeline))
 
-    def _draw(self, drawing, y, content):
+    def _draw(self, drawing, y, content, nothing):
         orders = len(self.free_blocks)
         extent = max(self.timeline.events, 1)
         place = strips.Rows(frame.LEFT, y, frame.INNER, _ROW, extent, gap=0)
@@ -156,6 +161,9 @@ class OrderMap(View):
             at = y + row * _ROW + 9
             drawing.text(frame.LEFT - 8, at, label, size=11, fill=frame.FAINT_INK, anchor="end")
         strips.draw(drawing, place, content)
+        if not isinstance(content, Tiles) and not any(content):
+            middle = frame.LEFT + frame.INNER / 2, y + orders * _ROW / 2 + 4
+            drawing.text(*middle, nothing, fill=frame.FAINT_INK, anchor="middle")
         return y + orders * _ROW
 
     def _plot(self, ax):

@@ -61,7 +61,7 @@ def _slab_spans(space, extent, where, objects, births):
 def _object_spans(space, extent, where, births):
     """Live objects, and what is free between them as one piece each."""
     slab, position = extent.slab, extent.start
-    idle = f"{where}slab for {slab.size}-byte objects: free here"
+    idle = f"{where}slab for {slab.size}-byte objects: unused here"
     for address in slab.objects():
         start = address - space.base
         if start > position:
@@ -85,7 +85,7 @@ def _granted(start, size, paint, name, birth):
     asked = start + asked_of(birth, size)
     yield Span(start, asked, paint, text)
     if asked < start + size:
-        yield Span(asked, start + size, colours.LOSS, f"lost by rounding up, {text}")
+        yield Span(asked, start + size, colours.LOSS, f"lost by rounding, {text}")
 
 
 def asked_of(birth, size):

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from bsa._core import Allocator
 from bsa.mosaic import mosaic
 from bsa.pinning import Pins, pins
 from bsa.space import spaces
 from bsa.svg import FAINT_INK, Drawing
 from bsa.units import counted, format_size
-from bsa.views import colours, frame, pieces, strips, tiles
+from bsa.views import colours, frame, pieces, strips, tiles, view
 from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
 
@@ -16,7 +17,7 @@ _ROW, _LINE, _LISTED = 22, 16, 12
 _LEGEND = (
     ("page blocks", colours.PAGES),
     ("objects", colours.OBJECT),
-    ("free in slabs", colours.SLACK),
+    ("unused in slabs", colours.SLACK),
     ("empty slabs", colours.EMPTY_SLAB),
     ("lost by rounding", colours.LOSS),
 )
@@ -24,6 +25,7 @@ _LEGEND = (
 
 def pins_map(allocator, order, *, births=None):
     """The result of bsa.pins(), with a map of the pages it is about. Errors are those of pins()."""
+    view.check("pins_map", allocator, Allocator)
     found = pins(allocator, order, births=births)
     size = found.page_size << order
     section = allocator.sections[found.section]
@@ -69,21 +71,20 @@ class PinsMap(View):
         return drawing.finished(frame.WIDTH, y, title, self._note())
 
     def _legend(self):
-        """What there is in the window; of Tiles, whose paints are paler, what there may be."""
-        paints = {span.paint for span in self.spans}
-        merges = isinstance(self.content, Tiles)
-        return [
-            *((name, paint) for name, paint in _LEGEND if merges or paint in paints),
-            ("free", colours.FREE),
-        ]
+        return [*strips.occurring(_LEGEND, [self.spans]), ("free", colours.FREE)]
 
     def _note(self):
         found = self.found
         if not found.pins:
             return "Nothing does: such a block is already free, or will be by trim()."
+        if len(found) == 1:
+            return (
+                f"Section {found.section}: freeing one allocation, {format_size(found.size)}, "
+                "would give such a block."
+            )
         return (
-            f"Section {found.section}: freeing {counted(len(found), 'allocation')} of "
-            f"{format_size(found.size)} would give such a block, and no fewer would."
+            f"Section {found.section}: freeing {len(found):,} allocations, "
+            f"{format_size(found.size)} together, would give such a block, and no fewer would."
         )
 
     def _draw_list(self, drawing, y):

@@ -85,6 +85,12 @@ def draw_tiles(drawing, place, tiles):
     draw_zones(drawing, place.x, place.y, scale * tiles.columns, place.height, rows, tiles.texts)
 
 
+def occurring(legend, rows):
+    """Of (name, Paint) those whose colour lists of Spans have; in Tiles it may be paler."""
+    colours = {span.paint.colour for spans in rows for span in spans}
+    return [(name, paint) for name, paint in legend if paint.colour in colours]
+
+
 def draw_zones(drawing, x, y, width, height, rows, texts):
     """Rows of equal zones that are not seen: a pointer held over one shows its text."""
     texts = list(texts)

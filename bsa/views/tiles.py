@@ -59,7 +59,7 @@ def _zone_text(sums, start, end, lost):
     if not sums:
         return f"{place}: metadata"
     free = percent(free_size(sums), end - start)
-    loss = f", {format_size(lost)} lost by rounding up" if lost else ""
+    loss = f", {format_size(lost)} lost by rounding" if lost else ""
     return f"{place}: {pieces_in_words(sums)}; {free} free{loss}"
 
 

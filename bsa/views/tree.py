@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from bsa._core import MAX_ORDER
+from bsa._core import MAX_ORDER, Allocator
 from bsa.mosaic import free_size, mosaic, pieces_in_words
 from bsa.space import Space, spaces
 from bsa.svg import Drawing, Paint
 from bsa.units import counted, format_size
-from bsa.views import colours, frame, strips
+from bsa.views import colours, frame, strips, view
 from bsa.views.pieces import slab_text
 from bsa.views.strips import Span, Tiles
 from bsa.views.view import View
@@ -40,6 +40,7 @@ def buddy_tree(allocator, section=0):
     A section of more than a few hundred blocks is drawn in equal cells, of which the pointer shows
     what a zone of them merges.
     """
+    view.check("buddy_tree", allocator, Allocator)
     section = allocator.sections[section]
     heap = _Heap(
         section.index,
@@ -92,7 +93,8 @@ class BuddyTree(View):
             "A block stands in the row of its order, over the pages it has. One that is free and cannot "
             "merge waits for its buddy, though its neighbours may be free."
         )
-        y = frame.draw_heading(drawing, frame.TOP, "Buddy tree", note, _LEGEND)
+        legend = strips.occurring(_LEGEND, self.rows())
+        y = frame.draw_heading(drawing, frame.TOP, "Buddy tree", note, legend)
         pages = heap.size // heap.page_size
         place = strips.Rows(frame.LEFT, y, frame.INNER, _ROW, pages, gap=2)
         labels = self._labels()
@@ -123,7 +125,7 @@ class BuddyTree(View):
 
         rows = self.rows()
         figure.plot_rows(ax, rows)
-        figure.plot_legend(ax, _LEGEND)
+        figure.plot_legend(ax, strips.occurring(_LEGEND, rows))
         ax.set_xlim(0, self.heap.size // self.heap.page_size)
         ax.set_xlabel(f"offset in the heap (pages of {format_size(self.heap.page_size)})")
         ax.set_yticks([row + 0.45 for row in range(len(rows))], self._labels())
@@ -252,6 +254,8 @@ class _Tiling:
         """The cells in which there can be a block of the order; at its ends the heap has none."""
         size, start = self._heap.page_size << order, self._section.start
         first, last = -(-start // size) * size, (start + self._heap.size) // size * size
+        if last <= first:
+            return range(0)
         return range((first - start) // self._cell, -(-(last - start) // self._cell))
 
     def _runs(self, cells):

@@ -5,6 +5,12 @@ import textwrap
 from bsa import output_file
 
 
+def check(function, what, kind):
+    """TypeError, if that is not what the function of bsa.views makes a view of."""
+    if not isinstance(what, kind):
+        raise TypeError(f"{function}() needs a bsa.{kind.__name__}, not {type(what).__name__}")
+
+
 class View:
     """Something that can be drawn: its data is gathered, and does not change any more.
 

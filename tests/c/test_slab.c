@@ -523,6 +523,27 @@ static void an_empty_current_slab_is_the_one_that_is_kept(void) {
     layer_close(layer);
 }
 
+static void a_slab_that_becomes_current_beside_an_empty_one_is_given_back_when_empty(void) {
+    struct layer *layer = layer_open(12, 4 * MIB);
+    struct bsa_cache *cache = cache_of(layer, 0, 256);
+    uintptr_t objects[3][64];
+
+    EXPECT(capacity_of(layer, cache) <= COUNT_OF(objects[0]));
+    for (unsigned s = 0; s < 3; s++) {
+        take_slab(layer, cache, objects[s]);
+    }
+    free_slab(layer, cache, objects[0]);
+    EXPECT_OK(layer_free(layer, cache, objects[1][5]));
+    cache->remembered = 0;
+    EXPECT_EQUAL(objects[1][5], bsa_cache_alloc(&layer->space, cache));
+    EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, objects[0][0]));
+    EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, objects[1][0]));
+    free_slab(layer, cache, objects[1]);
+    EXPECT_EQUAL(1, take_back(layer, cache));
+    EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, objects[0][0]));
+    layer_close(layer);
+}
+
 static void a_current_slab_that_others_empty_stays_current(void) {
     struct layer *layer = layer_open(12, 4 * MIB);
     struct bsa_cache *cache = cache_of(layer, 0, 256);
@@ -951,6 +972,7 @@ int main(void) {
     RUN(objects_of_a_slab_that_was_given_back_are_forgotten);
     RUN(the_first_empty_slab_is_kept_and_a_further_one_given_back);
     RUN(an_empty_current_slab_is_the_one_that_is_kept);
+    RUN(a_slab_that_becomes_current_beside_an_empty_one_is_given_back_when_empty);
     RUN(a_current_slab_that_others_empty_stays_current);
     RUN(a_slab_of_a_smaller_order_will_do);
     RUN(a_given_back_slab_leaves_no_trace_in_its_pages);
