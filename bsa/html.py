@@ -121,7 +121,7 @@ def fragment(title, body):
 
 def numbers_table(numbers):
     rows = "".join(
-        f"<tr>{_row_head(what)}" f'<td style="text-align:left">{escape(how_much)}</td></tr>'
+        f'<tr>{_row_head(what)}<td style="text-align:left">{escape(how_much)}</td></tr>'
         for what, how_much in numbers
     )
     return f"<table>{rows}</table>"
