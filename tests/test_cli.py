@@ -284,13 +284,24 @@ def test_a_closed_pipe_ends_it_quietly(trace_file):
     assert process.returncode == 1 and process.stderr == ""
 
 
-def test_ctrl_c_ends_it_without_a_traceback(tmp_path):
-    Trace.from_events([(1, 0, 64, 0, 0), (4, 0, 0, 0, 0)] * 1_500_000).save(tmp_path / "long")
-    interrupt = "import os, signal, threading; from bsa.__main__ import main; import sys\n"
-    interrupt += "threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-    interrupt += f"while main(['replay', {str(tmp_path / 'long')!r}]) == 0: pass\n"
-    process = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
-    assert process.returncode == 0 and process.stderr == ""
+INTERRUPTED = """
+import os, signal, sys
+import bsa.study
+from bsa.__main__ import main
+
+def replay(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return bsa.replay(*arguments, **options)
+
+bsa.study.replay = replay
+print(main(["replay", sys.argv[1]]))
+"""
+
+
+def test_ctrl_c_ends_it_without_a_traceback(trace_file):
+    command = [sys.executable, "-c", INTERRUPTED, str(trace_file)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "130\n", "")
 
 
 # ---- Progress ----
