@@ -21,7 +21,7 @@ from bsa import _core, metrics
 from bsa.progress import Progress
 from bsa.sizing import smallest_heap
 from bsa.study import MOST_SLOTS
-from bsa.timeline import Timeline, columns, replay
+from bsa.timeline import Timeline, columns, fullest, replay
 from bsa.trace import Trace
 from bsa.units import counted, format_size, printable
 
@@ -183,7 +183,7 @@ class _Heap:
 
 
 def _metrics_of(timeline, size, peak):
-    tightest = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    at = fullest(timeline)
     found = {
         "size": size,
         "times_peak": metrics.times_peak(size, peak),
@@ -191,7 +191,7 @@ def _metrics_of(timeline, size, peak):
         "mean_footprint": timeline.mean_footprint,
         "peak_footprint": timeline.peak_footprint,
     }
-    at_tightest = {name: getattr(timeline, name)[tightest] for name in COLUMNS if name not in found}
+    at_tightest = {name: getattr(timeline, name)[at] for name in COLUMNS if name not in found}
     return {name: {**found, **at_tightest}[name] for name in COLUMNS}
 
 

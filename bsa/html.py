@@ -10,6 +10,7 @@ from html import escape
 
 from bsa._core import ClosedError
 from bsa.svg import Drawing
+from bsa.timeline import fullest
 from bsa.units import counted, format_size, percent
 from bsa.views import colours, page_map, strips
 
@@ -172,8 +173,7 @@ def _numbers(allocator):
 
 def _timeline_table(timeline):
     """Two moments: what of the pages held was asked for, and where the rest went."""
-    fullest = max(range(len(timeline)), key=timeline.allocated.__getitem__)
-    moments = fullest, len(timeline) - 1
+    moments = fullest(timeline), len(timeline) - 1
 
     def of_held(column):
         return [

@@ -13,6 +13,12 @@ TRACE = (
 )
 
 
+def add_trace(parser):
+    """Add the FILE of a trace, and what may be wrong in it."""
+    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=TRACE)
+    add_bad(parser)
+
+
 def add_bad(parser):
     """Add --bad, as Trace.load() has it."""
     parser.add_argument(

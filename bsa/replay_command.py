@@ -1,7 +1,5 @@
 """`python -m bsa replay FILE`: a study of a trace, as a table and as a picture."""
 
-import pathlib
-
 from bsa import options, output_file, plot
 from bsa.importers.history import odd_counts
 from bsa.progress import Progress
@@ -145,8 +143,7 @@ def add_parser(subparsers):
         "the picture. Sizes may have a binary unit: 4096, 64K, 1.5M, 2GiB.",
         epilog="Example: python3 -m bsa replay work.bsa -o work.svg",
     )
-    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=options.TRACE)
-    options.add_bad(parser)
+    options.add_trace(parser)
     options.add_heap(parser)
     parser.add_argument(
         "--samples",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from bsa.units import marked
+
 FONT = "'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
 _GROUNDS = (
@@ -156,5 +158,4 @@ def _attribute(name, value):
 
 def _escaped(text):
     """Names of files may hold anything; XML may not."""
-    printable = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return escape("".join(printable))
+    return escape(marked(text, but="\n"))

@@ -237,6 +237,11 @@ def replay(trace, allocator, *, samples=1000, bad="raise", progress=None):
     )
 
 
+def fullest(timeline):
+    """The number of the sample that saw the most pages in use; of several the first."""
+    return max(range(len(timeline)), key=timeline.allocated.__getitem__)
+
+
 def _origin(trace, allocator):
     if allocator.closed or allocator.limit is not None or allocator.allocated_bytes:
         return None

@@ -61,7 +61,12 @@ def printable(text, most):
     printed, and cut in the middle to `most` characters."""
     if len(text) > most:
         text = f"{text[:most // 2 - 1]}…{text[-(most - most // 2):]}"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return marked(text)
+
+
+def marked(text, but=""):
+    """`text` with a mark for each character that cannot be printed, but for those of `but`."""
+    return "".join(c if c.isprintable() or c in but else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def counted(number, noun):

@@ -4,7 +4,6 @@ The trace is replayed several times: for the study and its timeline; step by ste
 the scrubber and for pictures of the heap at its peak; and in other heaps, to compare.
 """
 
-import pathlib
 from html import escape
 
 from bsa import options, output_file, views
@@ -141,8 +140,7 @@ def add_parser(subparsers):
         "through time and at its peak, its losses, the trace's sizes and lifetimes, other heaps.",
         epilog="Example: python3 -m bsa report work.bsa -o report.html",
     )
-    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help=options.TRACE)
-    options.add_bad(parser)
+    options.add_trace(parser)
     options.add_heap(parser)
     parser.add_argument(
         "-o",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from bsa.compare import Comparison, name_of
 from bsa.svg import FAINT_INK, INK, Drawing, Paint
+from bsa.timeline import fullest
 from bsa.units import format_size, printable
 from bsa.views import colours, frame, view
 from bsa.views.view import View
@@ -128,6 +129,6 @@ def _bar(row):
     if row.timeline is None:
         return Bar(name, (("in a model", size, _REFERENCE),), note)
     t = row.timeline
-    at = max(range(len(t)), key=t.allocated.__getitem__)
+    at = fullest(t)
     parts = [(what, getattr(t, column)[at], paint) for what, column, paint in _PARTS]
     return Bar(name, (("metadata", size - t.managed, _METADATA), *parts), note)

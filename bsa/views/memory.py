@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bsa.svg import Drawing
 from bsa.timeline import Timeline
+from bsa.timeline import fullest
 from bsa.units import format_size, percent
 from bsa.views import colours, frame, strips, view
 from bsa.views.view import View
@@ -105,7 +106,7 @@ class MemoryTimeline(View):
 
     def _description(self):
         t = self.timeline
-        at = max(range(len(t)), key=t.allocated.__getitem__)
+        at = fullest(t)
         return f"Where most is held, at {self._told(at)}"
 
     def _plot(self, ax):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bsa._core import AllocError, Allocator
 from bsa.births import Steps
+from bsa.timeline import fullest
 from bsa.units import counted, format_size, percent
 from bsa.views.maps import HeapMap, heap_map
 
@@ -31,7 +32,7 @@ class Tightest(NamedTuple):
 def tightest(timeline):
     """The heap after the event at which the samples saw the most pages held: a Tightest; None where
     the timeline does not know how to come there again (see Timeline.origin)."""
-    at = max(range(len(timeline)), key=timeline.allocated.__getitem__)
+    at = fullest(timeline)
     if timeline.origin is None:
         return None
     trace, size, cpus = timeline.origin
