@@ -57,7 +57,7 @@ CLAIMS = {
         assert min(ratios[:4]) > 1.5 > 1.2 > max(ratios[4:])
         assert bsa.smallest_heap(trimmed, cpus=1) < 1.2 * trimmed.peak[1]
         rounding = comparison.column("page_rounding")[:4]
-        assert min(rounding[:3]) > 20 * rounding[3]
+        assert min(rounding[:3]) > 10 * rounding[3]
         slack = comparison.column("slab_slack")[:4]
         assert list(slack) == sorted(slack) and slack[3] > slack[1] + rounding[1]
         assert 1.2 * program.peak[1] < smallest < 1.4 * program.peak[1]

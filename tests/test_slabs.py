@@ -213,9 +213,9 @@ def test_the_unused_tail_of_a_slab_is_invalid(heap):
     slab = next(
         slab
         for slab in (heap.slab_of(heap.malloc(size)) for size in heap.size_classes)
-        if slab.nbytes - slab.capacity * slab.size >= 16
+        if slab.nbytes - slab.capacity * slab.stride >= 16
     )
-    for address in (slab.base + slab.capacity * slab.size, slab.base + slab.nbytes - 8):
+    for address in (slab.base + slab.capacity * slab.stride, slab.base + slab.nbytes - 8):
         with unchanged(heap), pytest.raises(bsa.InvalidParamError):
             heap.free(address)
 

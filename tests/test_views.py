@@ -367,7 +367,7 @@ def test_a_bitmap_has_a_bit_for_each_object_and_one_is_free(heap, size):
         assert len(slab.bitmap) == (slab.capacity + 7) // 8
         bits = int.from_bytes(slab.bitmap, "little")
         assert bits >> slab.capacity == 0
-        live = [slab.base + i * size for i in range(slab.capacity) if not bits >> i & 1]
+        live = [slab.base + i * slab.stride for i in range(slab.capacity) if not bits >> i & 1]
         assert slab.objects() == tuple(live)
         assert slab.free_count == slab.capacity - len(live)
     left = addresses[:2] + addresses[5:]
@@ -553,11 +553,12 @@ def test_check_names_the_invariant_that_foreign_writes_broke():
         found = set()
         for place in range(start + 1024, start + section.metadata_size, 8):
             old = memory[place]
-            memory[place] ^= 0x55
-            try:
-                heap.check()
-            except bsa.CorruptionError as error:
-                found.add(str(error).partition(" (")[0])
+            for flipped in (0x10, 0x55):
+                memory[place] = old ^ flipped
+                try:
+                    heap.check()
+                except bsa.CorruptionError as error:
+                    found.add(str(error).partition(" (")[0])
             memory[place] = old
         heap.check()
         assert found >= {
@@ -565,6 +566,7 @@ def test_check_names_the_invariant_that_foreign_writes_broke():
             "violated: a listed block is free and of the list's order",
             "violated: a slab's free count is that of its bitmap",
             "violated: an object is freed from one side",
+            "violated: bitmaps have bits where objects start alone",
         }, found
         print("ok", flush=True)
         import os

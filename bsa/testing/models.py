@@ -204,23 +204,34 @@ def least_alignment(page_size: int, size: int, align: int = 0) -> int:
     return max(align, 16 if size >= 16 else 8)
 
 
+def granule(page_size: int) -> int:
+    """Bytes that a bit of a slab's bitmap stands for: objects start at multiples of it."""
+    return page_size // min(max(page_size // 16, 64), 4096)
+
+
+def slab_stride(page_size: int, size: int) -> int:
+    """Bytes from one object of a slab to the next."""
+    return -(-size // granule(page_size)) * granule(page_size)
+
+
 def slab_capacity(page_size: int, size: int, order: int) -> int:
-    """Objects in a slab of 2^order pages: as many as fit, and as its bitmap has bits for."""
-    bits = min(max(page_size // 16, 64), 4096) << order
-    return min((page_size << order) // size, bits, 4096)
+    """Objects in a slab of 2^order pages: as many as fit; no slab has more than 4096 granules."""
+    if (page_size << order) > 4096 * granule(page_size):
+        return 0
+    return (page_size << order) // slab_stride(page_size, size)
 
 
 def slab_order(page_size: int, size: int) -> int:
-    """The smallest slab with eight objects that wastes at most a sixteenth, of 2 to 8 pages.
+    """The smallest slab with four objects that wastes at most a sixteenth, of 2 to 8 pages.
 
-    Not larger than it can make use of; the 8-byte class may waste; and from pages of 128 KiB on,
-    one page is enough.
+    Not larger than it can make use of; and from pages of 128 KiB on, one page is enough.
     """
+    stride = slab_stride(page_size, size)
     capacity = [slab_capacity(page_size, size, order) for order in range(4)]
     order = int(page_size < 128 << 10 and capacity[1] > capacity[0])
     while order < 3 and capacity[order + 1] > capacity[order]:
-        waste = (page_size << order) - capacity[order] * size
-        if capacity[order] >= 8 and (waste <= (page_size << order) // 16 or size < 16):
+        waste = (page_size << order) - capacity[order] * stride
+        if capacity[order] >= 4 and waste <= (page_size << order) // 16:
             break
         order += 1
     return order
@@ -229,26 +240,33 @@ def slab_order(page_size: int, size: int) -> int:
 class Slab:
     """A block of pages cut into objects, of which some are free, and some freed by other slots."""
 
-    def __init__(self, block: PageBlock, cpu: int, size: int, capacity: int) -> None:
-        self.block, self.cpu, self.size, self.capacity = block, cpu, size, capacity
-        self.free = set(range(capacity))
+    def __init__(self, block: PageBlock, cpu: int, size: int, page_size: int) -> None:
+        section, head = block
+        self.block, self.cpu, self.size = block, cpu, size
+        self.stride = slab_stride(page_size, size)
+        self.group = 64 * granule(page_size)  # bytes of objects that are looked at together
+        self.capacity = slab_capacity(page_size, size, floor_order(section.live[head]))
+        self.free = set(range(self.capacity))
         self.pending: set[int] = set()  # freed remotely, not yet taken back
 
     @property
     def is_empty(self) -> bool:
         return len(self.free) == self.capacity
 
+    def group_of(self, index: int) -> int:
+        return index * self.stride // self.group
+
 
 class Cache:
     """The slabs of one class and slot. A full slab is on no list."""
 
-    REMEMBERED = 10  # objects at most
-    GROUP = 64  # objects of a slab that are looked at together
+    REMEMBERED = 12  # objects at most
 
     def __init__(self) -> None:
         self.freed: list[tuple[Slab, int]] = []  # remembered; the last one is handed out first
         self.current: Slab | None = None  # then objects are taken from it
-        self.group = 0  # of the current slab's objects: where the last one was found
+        self.group = 0  # of the current slab's objects: where some are looked for next
+        self.row: list[int] = []  # those of one group that are to be taken next
         self.partial: list[Slab] = []  # first in, first out; some may have run out of free objects
         self.empty: Slab | None = None  # kept; a second one goes back
         self.remote: list[Slab] = []  # with pending frees; the last one is taken back first
@@ -266,13 +284,21 @@ class Cache:
             self._next_current()
         if self.current is None:
             return None
-        index = min(self.current.free, key=lambda i: (i // self.GROUP != self.group, i))
-        self.group = index // self.GROUP
+        if not self.row:
+            self._next_row(self.current)
+        index = self.row.pop(0)
         self.current.free.remove(index)
         return self.current, index
 
     def set_current(self, slab: Slab | None) -> None:
-        self.current, self.group = slab, 0
+        self.current, self.group, self.row = slab, 0, []
+
+    def _next_row(self, slab: Slab) -> None:
+        """The free objects of the next group that has any; the first comes after the last."""
+        groups = {slab.group_of(index) for index in slab.free}
+        group = min(groups, key=lambda group: (group < self.group, group))
+        self.row = sorted(index for index in slab.free if slab.group_of(index) == group)
+        self.group = group + 1
 
     def _next_current(self) -> None:
         """Turn to the first partial slab with a free object, or else the empty one."""
@@ -314,7 +340,7 @@ class Cache:
         if self.current is not None and self.current.is_empty:
             self.freed.clear()
             self.retired.append(self.current)
-            self.current = None
+            self.set_current(None)
 
     def _relist(self, slab: Slab) -> None:
         """Put a slab in which objects have just become free where it belongs.
@@ -323,7 +349,7 @@ class Cache:
         """
         if slab is self.current:
             if slab.is_empty and self.empty is not None:
-                self.current = None
+                self.set_current(None)
                 self.freed.clear()
                 self.retired.append(slab)
         elif slab.is_empty:
@@ -387,7 +413,7 @@ class SlabModel:
         for order in reversed(range(most + 1)):
             block = self.pages.take(1 << order)
             if block is not None:
-                slab = Slab(block, cpu, size, slab_capacity(self.page_size, size, order))
+                slab = Slab(block, cpu, size, self.page_size)
                 self.slabs.append(slab)
                 self.caches[cpu][size].set_current(slab)
                 return True

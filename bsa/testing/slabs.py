@@ -29,7 +29,7 @@ class SlabExerciser(OnBsa):
         if isinstance(where, SectionModel):
             start = self.pieces[self.models.index(where)].section.start
             return start + index * int(self.page_size)
-        return self.address_of(where.block) + index * where.size
+        return self.address_of(where.block) + index * where.stride
 
     def handles(self) -> list[int]:
         return list(self.live)

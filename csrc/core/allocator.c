@@ -125,7 +125,7 @@ static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
         trim_slot(root, slot);
     }
     if (address == 0 && add_slab(root, cache)) {
-        address = bsa_cache_take(cache);
+        address = bsa_cache_take(&root->space, cache);
     }
     return address;
 }
@@ -133,13 +133,13 @@ static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
 static uintptr_t object_take(struct bsa_root *root, struct bsa_slot *slot,
                              struct bsa_cache *cache) {
     bool locked = bsa_enter_slot(root, slot);
-    uintptr_t address = bsa_cache_take(cache);
+    uintptr_t address = bsa_cache_take(&root->space, cache);
 
     if (address == 0) {
         address = object_or_slab(root, slot, cache);
     }
     if (address != 0) {
-        bsa_tally_add(slot->counted_in, 1, cache->object_size);
+        bsa_tally_add(cache->counted_in, 1, cache->object_size);
         bsa_unpoison_new(bsa_find_section(root, NULL, address), address, cache->object_size);
     }
     bsa_leave_slot(root, slot, locked);
@@ -161,86 +161,84 @@ static bsa_status object_alloc(struct bsa_root *root, unsigned number, unsigned 
     return *address == 0 ? BSA_NO_MEMORY : BSA_OK;
 }
 
-static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root, struct bsa_slab slab,
-                                                   uint64_t word, uint32_t index) {
-    struct bsa_cache *owner = bsa_cache_of(&root->space, word);
-    bool must_push;
-    bsa_status status = bsa_slab_free_remote(slab, index, &must_push);
+/* Why there is nothing to free at the address, in a slab: it is no object's, or that one is free.
+ */
+static BSA_SLOW_PATH bsa_status no_live_object(const struct bsa_root *root,
+                                               struct bsa_section *section, uint64_t word,
+                                               uintptr_t address) {
+    const struct bsa_class_table *classes = &root->space.classes;
+    struct bsa_slab slab = bsa_slab_around(section, word, address);
+    uint32_t index = bsa_slab_index_of(classes, slab, word, address);
 
+    return index != UINT32_MAX && address == bsa_slab_object_address(classes, slab, word, index)
+               ? BSA_NOT_ALLOCATED
+               : BSA_INVALID_PARAM;
+}
+
+static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root,
+                                                   struct bsa_section *section, uint64_t word,
+                                                   uintptr_t address) {
+    struct bsa_cache *owner = bsa_cache_of(&root->space, word);
+    struct bsa_slab slab = bsa_slab_around(section, word, address);
+    bool must_push;
+
+    bsa_poison_if_live(section, address, owner->object_size);
+    if (bsa_slab_free_remote(slab, address, &must_push) != BSA_OK) {
+        return no_live_object(root, section, word, address);
+    }
     if (must_push) {
         bsa_cache_push_remote(owner, slab);
     }
-    if (status == BSA_OK && root->serial) {
+    if (root->serial) {
         owner->pending++;
         bsa_tally_remove(&root->space.slots[0].tally, 1, owner->object_size);
     }
-    return status;
+    return BSA_OK;
 }
 
 /* What the freeing of an object brings about where its slab changes its list. */
 static BSA_SLOW_PATH bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
-                                             struct bsa_slab slab) {
-    bsa_cache_relist(&root->space, cache, slab);
+                                             struct bsa_section *section, uint64_t word,
+                                             uintptr_t address) {
+    bsa_cache_relist(&root->space, cache, bsa_slab_around(section, word, address));
     bsa_give_back_retired(root, cache);
     return BSA_OK;
 }
 
-/* Frees an object of the slot, which is the caller's own for now. */
-static BSA_FAST_PATH bsa_status object_free_own(struct bsa_root *root, struct bsa_slot *slot,
-                                                struct bsa_slab slab, uint64_t word,
-                                                const struct bsa_object *object) {
-    struct bsa_cache *cache = &slot->caches[bsa_word_class(word)];
+/* Frees an object of the cache, whose slot is the caller's own for now. `page`, on which the
+ * address lies, has that word. */
+static BSA_APART bsa_status object_free_own(struct bsa_root *root, struct bsa_cache *cache,
+                                            uintptr_t address, struct bsa_section *section,
+                                            struct bsa_page *page, uint64_t word) {
     bool must_relist;
 
-    if (BSA_UNLIKELY(bsa_cache_free(cache, object, &must_relist) != BSA_OK)) {
-        return BSA_NOT_ALLOCATED;
+    bsa_poison_if_live(section, address, cache->object_size);
+    if (BSA_UNLIKELY(bsa_cache_free(cache, section, page, word, address, &must_relist) != BSA_OK)) {
+        return no_live_object(root, section, word, address);
     }
-    bsa_tally_remove(slot->counted_in, 1, cache->object_size);
-    return BSA_LIKELY(!must_relist) ? BSA_OK : freed_rarely(root, cache, slab);
+    bsa_tally_remove(cache->counted_in, 1, cache->object_size);
+    return BSA_LIKELY(!must_relist) ? BSA_OK : freed_rarely(root, cache, section, word, address);
 }
 
-static bsa_status object_free_entered(struct bsa_root *root, struct bsa_slot *slot,
-                                      struct bsa_slab slab, uint64_t word,
-                                      const struct bsa_object *object) {
-    bool locked = bsa_enter_slot(root, slot);
-    bsa_status status = BSA_NOT_ALLOCATED;
+/* Frees the object at the address; `page`, on which it lies, had that word. */
+static bsa_status object_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
+                              struct bsa_page *page, uint64_t word, uintptr_t address) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    bsa_status status;
+    bool locked;
 
+    if (bsa_word_slot(word) != number) {
+        return object_free_remote(root, section, word, address);
+    }
+    locked = bsa_enter_slot(root, slot);
     /* By now another thread of this slot may have freed the slab away; the list is not compared,
      * for it may have changed. */
-    if ((uint32_t)bsa_page_word(object->page) == (uint32_t)word) {
-        status = object_free_own(root, slot, slab, word, object);
-    }
+    status = (uint32_t)bsa_page_word(page) == (uint32_t)word
+                 ? object_free_own(root, &slot->caches[bsa_word_class(word)], address, section,
+                                   page, word)
+                 : BSA_NOT_ALLOCATED;
     bsa_leave_slot(root, slot, locked);
     return status;
-}
-
-/* Finds the object to be freed, on a page of a slab: `page` has that word. False: none starts at
- * the address. */
-static BSA_FAST_PATH bool find_object(const struct bsa_root *root, struct bsa_slab page,
-                                      uint64_t word, uintptr_t address, struct bsa_slab *slab,
-                                      struct bsa_object *object) {
-    const struct bsa_shape *shape = &root->space.classes.shapes[bsa_word_shape(word)];
-
-    if (BSA_UNLIKELY(!bsa_slab_find(shape, page, word, address, slab, object))) {
-        return false;
-    }
-    bsa_poison_if_live(*slab, object->index, address, shape->size);
-    return true;
-}
-
-/* Frees the object at the address, on a page of a slab: `page` has that word. */
-static bsa_status object_free(struct bsa_root *root, unsigned number, struct bsa_slab page,
-                              uint64_t word, uintptr_t address) {
-    struct bsa_slab slab;
-    struct bsa_object object;
-
-    if (!find_object(root, page, word, address, &slab, &object)) {
-        return BSA_INVALID_PARAM;
-    }
-    if (bsa_word_slot(word) == number) {
-        return object_free_entered(root, &root->space.slots[number], slab, word, &object);
-    }
-    return object_free_remote(root, slab, word, object.index);
 }
 
 /* --- pages -------------------------------------------------------------------------------------
@@ -355,42 +353,52 @@ static BSA_SLOW_PATH bsa_status alloc_general(struct bsa_root *root, unsigned sl
     return finish_alloc(root, slot, size, flags, status, *address);
 }
 
-/* A small object, as it comes, of a slot that needs no lock and has one at hand; else 0. */
-static BSA_FAST_PATH uintptr_t object_at_hand(struct bsa_root *root, unsigned number, size_t size) {
-    struct bsa_slot *slot;
-    struct bsa_cache *cache;
-    uintptr_t address;
+/* Counts the object taken, and delivers it. */
+static BSA_FAST_PATH bsa_status deliver(struct bsa_root *root, const struct bsa_cache *cache,
+                                        uintptr_t taken, uintptr_t *address) {
+    (void)root;
+    *address = taken;
+    bsa_unpoison_new(bsa_find_section(root, NULL, taken), taken, cache->object_size);
+    bsa_tally_add(cache->counted_in, 1, cache->object_size);
+    return BSA_OK;
+}
 
-    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
-        return 0;
+/* Where there is no row, either. */
+static BSA_APART bsa_status alloc_from_next_row(struct bsa_root *root, unsigned number,
+                                                struct bsa_cache *cache, size_t size,
+                                                uintptr_t *address) {
+    if (BSA_LIKELY(bsa_cache_next_row(&root->space, cache))) {
+        return deliver(root, cache, bsa_cache_take_row(cache), address);
     }
-    slot = &root->space.slots[number];
-    if (BSA_UNLIKELY(size >= atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
-        return 0;
+    return alloc_general(root, number, size, 0, 0, address);
+}
+
+/* Where no object is remembered. */
+static BSA_APART bsa_status alloc_from_row(struct bsa_root *root, unsigned number,
+                                           struct bsa_cache *cache, size_t size,
+                                           uintptr_t *address) {
+    if (BSA_LIKELY(cache->row != 0)) {
+        return deliver(root, cache, bsa_cache_take_row(cache), address);
     }
-    cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
-    address = bsa_cache_take(cache);
-    if (BSA_UNLIKELY(address == 0)) {
-        return 0;
-    }
-    bsa_tally_add(slot->counted_in, 1, cache->object_size);
-    bsa_unpoison_new(bsa_find_section(root, NULL, address), address, cache->object_size);
-    return address;
+    return alloc_from_next_row(root, number, cache, size, address);
 }
 
 bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, size_t align,
                         unsigned flags, uintptr_t *address) {
-    uintptr_t taken;
+    /* The common case first: a small object, as it comes, of a slot that needs no lock and
+     * remembers one. */
+    if (BSA_LIKELY((align | flags) == 0 && number < root->space.slot_count)) {
+        struct bsa_slot *slot = &root->space.slots[number];
 
-    if (BSA_UNLIKELY((align | flags) != 0)) {
-        return alloc_general(root, number, size, align, flags, address);
+        if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
+            struct bsa_cache *cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
+
+            return BSA_LIKELY(bsa_cache_remembers(cache))
+                       ? deliver(root, cache, bsa_cache_take_freed(cache), address)
+                       : alloc_from_row(root, number, cache, size, address);
+        }
     }
-    taken = object_at_hand(root, number, size);
-    if (BSA_UNLIKELY(taken == 0)) {
-        return alloc_general(root, number, size, 0, 0, address);
-    }
-    *address = taken;
-    return BSA_OK;
+    return alloc_general(root, number, size, align, flags, address);
 }
 
 size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) {
@@ -455,17 +463,18 @@ bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_
 
 static bsa_status free_untraced(struct bsa_root *root, unsigned number, uintptr_t address) {
     struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, number), address);
-    struct bsa_slab page;
+    struct bsa_page *page;
     uint64_t word;
     size_t size;
 
     if (section == NULL) {
         return is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
     }
-    page = (struct bsa_slab){section, bsa_page_of(section, address)};
-    word = bsa_page_word(bsa_slab_page(page));
-    return bsa_word_state(word) == BSA_SLAB ? object_free(root, number, page, word, address)
-                                            : bsa_pages_free(root, section, address, 1, &size);
+    page = bsa_page_around(section, address);
+    word = bsa_page_word(page);
+    return bsa_word_state(word) == BSA_SLAB
+               ? object_free(root, number, section, page, word, address)
+               : bsa_pages_free(root, section, address, 1, &size);
 }
 
 static bsa_status free_traced(struct bsa_root *root, unsigned number, uintptr_t address) {
@@ -496,17 +505,14 @@ bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address
             atomic_load_explicit(&slot->last_section, memory_order_acquire);
 
         if (BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))) {
-            struct bsa_slab page = {section, bsa_page_of(section, address)}, slab;
+            struct bsa_page *page = bsa_page_around(section, address);
             /* Relaxed: where the slot owns the slab, it has written the word itself. */
-            uint64_t word = atomic_load_explicit(&bsa_slab_page(page)->word, memory_order_relaxed);
+            uint64_t word = atomic_load_explicit(&page->word, memory_order_relaxed);
 
             if (BSA_LIKELY(bsa_owner_bits(word) ==
                            atomic_load_explicit(&slot->fast_owner, memory_order_relaxed))) {
-                struct bsa_object object;
-
-                return BSA_LIKELY(find_object(root, page, word, address, &slab, &object))
-                           ? object_free_own(root, slot, slab, word, &object)
-                           : BSA_INVALID_PARAM;
+                return object_free_own(root, &slot->caches[bsa_word_class(word)], address, section,
+                                       page, word);
             }
         }
     }

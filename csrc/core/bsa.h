@@ -126,6 +126,7 @@ struct bsa_slab_info {
     uintptr_t base;
     size_t size; /* bytes of an object */
     size_t bytes;
+    size_t stride; /* bytes from one object to the next: 16 at least from pages of 1 KiB on */
     unsigned capacity;
     unsigned free_count;        /* free on the owner's side */
     unsigned remote_free_count; /* freed by others, not yet drained */

@@ -1,14 +1,16 @@
 /* See cache.h for the lists and the rules. */
 #include "cache.h"
 
-void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number) {
+void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number,
+                   struct bsa_tally *counted_in) {
     memset(slot, 0, sizeof *slot);
-    slot->counted_in = &slot->tally;
     for (unsigned i = 0; i < classes->count; i++) {
         slot->caches[i].class_index = (uint16_t)i;
         slot->caches[i].slot = (uint16_t)number;
         slot->caches[i].object_size = classes->classes[i].size;
-        bsa_cache_forget_current(&slot->caches[i]);
+        slot->caches[i].granule_shift = classes->granule_shift;
+        slot->caches[i].counted_in = counted_in;
+        bsa_cache_forget(&slot->caches[i]);
     }
 }
 
@@ -34,7 +36,7 @@ static uint32_t capacity_of(const struct bsa_space *space, struct bsa_slab slab)
 }
 
 static bool is_empty(const struct bsa_space *space, struct bsa_slab slab) {
-    return bsa_slab_page(slab)->free_count == capacity_of(space, slab);
+    return bsa_free_count(bsa_slab_page(slab)) == capacity_of(space, slab);
 }
 
 /* The list a slab is on is part of its state: every move says from where. With the list goes the
@@ -48,7 +50,7 @@ static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_s
     (void)from;
     bsa_page_set_word(
         page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), bsa_word_slot(word), to));
-    page->relist_at = (uint16_t)relist_at;
+    bsa_set_relist_at(page, relist_at);
 }
 
 static void partial_append(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
@@ -89,18 +91,8 @@ static void set_current(struct bsa_space *space, struct bsa_cache *cache, struct
          cache->empty.value != 0 ? capacity_of(space, slab) : BSA_NEVER_RELISTED);
     cache->slab = slab;
     cache->page = bsa_slab_page(slab);
-    cache->bits = bsa_slab_bits(slab);
-    cache->base = bsa_page_address(slab.section, slab.head);
     cache->word = 0;
-    cache->words = (capacity_of(space, slab) + 63) / 64;
-}
-
-void bsa_cache_forget_current(struct bsa_cache *cache) {
-    static const struct bsa_bits no_bits; /* has none to clear, so is never written */
-
-    cache->page = NULL;
-    cache->bits = (struct bsa_bits *)(uintptr_t)&no_bits;
-    cache->word = cache->words = 0;
+    cache->row = 0;
 }
 
 static void drop_current(struct bsa_cache *cache) {
@@ -112,9 +104,9 @@ static void drop_current(struct bsa_cache *cache) {
  * it becomes empty as well. */
 static void keep_empty(struct bsa_space *space, struct bsa_cache *cache, bsa_page_no kept) {
     cache->empty = kept;
-    if (cache->words != 0) {
-        cache->page->relist_at =
-            (uint16_t)(kept.value != 0 ? capacity_of(space, cache->slab) : BSA_NEVER_RELISTED);
+    if (cache->page != NULL) {
+        bsa_set_relist_at(cache->page,
+                          kept.value != 0 ? capacity_of(space, cache->slab) : BSA_NEVER_RELISTED);
     }
 }
 
@@ -144,9 +136,10 @@ static bool is_named(struct bsa_slab slab) {
 
 /* An empty slab off the lists: the first one is kept, a further one goes back. */
 static void keep_or_retire(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
-    bool have_one = cache->empty.value != 0 || (cache->words != 0 && is_empty(space, cache->slab));
+    bool have_one =
+        cache->empty.value != 0 || (cache->page != NULL && is_empty(space, cache->slab));
 
-    cache->remembered = 0;
+    bsa_cache_forget(cache);
     if (is_named(slab)) {
         partial_append(space, cache, slab);
     } else if (have_one) {
@@ -204,7 +197,7 @@ static void forward(struct bsa_space *space, struct bsa_slab slab, uint64_t word
 }
 
 static void drain_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
-    uint32_t freed = bsa_slab_drain(&space->classes, slab, &cache->overlaps);
+    uint32_t freed = bsa_slab_drain(slab, &cache->overlaps);
     bool waited = bsa_word_list(bsa_page_word(bsa_slab_page(slab))) == BSA_SLAB_PARTIAL &&
                   is_empty(space, slab); /* for this drain: see keep_or_retire */
 
@@ -240,17 +233,27 @@ void bsa_cache_drain(struct bsa_space *space, struct bsa_cache *cache) {
 /* --- refilling ---------------------------------------------------------------------------------
  */
 
-/* Takes the object of the current slab with the lowest address; 0 if there is none. */
-static uintptr_t search_current(struct bsa_cache *cache) {
-    uintptr_t address = 0;
+bool bsa_cache_next_row(const struct bsa_space *space, struct bsa_cache *cache) {
+    const struct bsa_class *class = &space->classes.classes[cache->class_index];
+    struct bsa_bits *bits;
+    struct bsa_starts at;
+    uint64_t free;
 
-    if (cache->words != 0 && cache->page->free_count != 0) {
-        cache->word = 0;
-        while ((address = bsa_cache_take_here(cache)) == 0) {
-            cache->word++;
-        }
+    if (cache->page == NULL || bsa_free_count(cache->page) == 0) {
+        return false;
     }
-    return address;
+    bits = bsa_slab_bits(cache->slab);
+    at = bsa_starts_in(class, bsa_word_order(bsa_page_word(cache->page)), cache->word);
+    while ((free = at.bits & ~atomic_load_explicit(&bits[at.word].live, memory_order_relaxed)) ==
+           0) {
+        bsa_starts_next(&at);
+    }
+    cache->word = at.word + 1;
+    cache->row = free;
+    cache->bits = &bits[at.word];
+    cache->base = bsa_page_address(cache->slab.section, cache->slab.head) +
+                  ((uintptr_t)at.word * 64 << cache->granule_shift);
+    return true;
 }
 
 /* Makes the first partial slab with a free object the current one, or else the empty one. Those
@@ -260,7 +263,7 @@ static void next_current(struct bsa_space *space, struct bsa_cache *cache) {
         struct bsa_slab slab = slab_at(space, cache->first_partial, cache->slab.section);
 
         partial_remove(space, cache, slab);
-        if (bsa_slab_page(slab)->free_count != 0) {
+        if (bsa_free_count(bsa_slab_page(slab)) != 0) {
             set_current(space, cache, slab);
             return;
         }
@@ -271,26 +274,25 @@ static void next_current(struct bsa_space *space, struct bsa_cache *cache) {
 }
 
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache) {
-    uintptr_t address = search_current(cache);
+    uintptr_t address = bsa_cache_take(space, cache);
 
-    BSA_ASSERT(cache->remembered == 0);
     if (address == 0) {
         bsa_cache_drain(space, cache);
-        address = search_current(cache);
+        address = bsa_cache_take(space, cache);
     }
     if (address == 0) {
-        if (cache->words != 0) {
+        if (cache->page != NULL) {
             drop_current(cache);
         }
         next_current(space, cache);
-        address = search_current(cache);
+        address = bsa_cache_take(space, cache);
     }
     return address;
 }
 
 void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
                         unsigned order) {
-    BSA_ASSERT(cache->words == 0);
+    BSA_ASSERT(cache->page == NULL);
     bsa_slab_create(&space->classes, slab, order, cache->class_index, cache->slot);
     set_current(space, cache, slab);
 }
@@ -303,9 +305,9 @@ void bsa_cache_trim(struct bsa_space *space, struct bsa_cache *cache) {
     if (cache->empty.value != 0 && !is_named(slab_at(space, cache->empty, cache->slab.section))) {
         retire(cache, take_empty(space, cache));
     }
-    if (cache->words != 0 && is_empty(space, cache->slab) && !is_named(cache->slab)) {
+    if (cache->page != NULL && is_empty(space, cache->slab) && !is_named(cache->slab)) {
         drop_current(cache);
-        cache->remembered = 0;
+        bsa_cache_forget(cache);
         retire(cache, cache->slab);
     }
 }
@@ -324,11 +326,11 @@ bool bsa_cache_take_retired(struct bsa_space *space, struct bsa_cache *cache,
 void bsa_cache_adopt(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab) {
     struct bsa_page *page = bsa_slab_page(slab);
 
-    page->relist_at = 1;
-    cache->total += capacity_of(space, slab) - page->free_count;
+    bsa_set_relist_at(page, 1);
+    cache->total += capacity_of(space, slab) - bsa_free_count(page);
     if (is_empty(space, slab)) {
         keep_or_retire(space, cache, slab);
-    } else if (page->free_count != 0) {
+    } else if (bsa_free_count(page) != 0) {
         partial_append(space, cache, slab);
     }
 }

@@ -27,22 +27,36 @@
 #include "directory.h"
 #include "slab.h"
 
-enum { BSA_REMEMBERED = 10, BSA_NEVER_RELISTED = 0 };
+enum { BSA_REMEMBERED = 12, BSA_NEVER_RELISTED = 0 };
+
+/* A number and its peak, kept as the peak and how far below it the number is: so the sign of what
+ * is counted anyway tells when the peak is passed. */
+struct bsa_gauge {
+    int64_t below, peak;
+};
+
+static inline int64_t bsa_gauge_value(const struct bsa_gauge *gauge) {
+    return gauge->peak - gauge->below;
+}
+
+/* Counts of one slot's small objects and, on a serial root, of everything (in slot 0). */
+struct bsa_tally {
+    struct bsa_gauge count, bytes; /* live */
+    uint64_t failures;
+};
 
 struct bsa_cache {
+    struct bsa_object *top; /* of the objects remembered in `freed`: behind the last */
     uint32_t object_size;
-    uint32_t remembered; /* objects in `freed` */
-
-    /* The current slab. Where there is none, `words` is 0, `page` is NULL, `bits` is a word without
-     * bits. */
-    uint32_t word; /* of the bitmap: where objects are looked for next */
-    uint32_t words;
-    struct bsa_bits *bits;
-    uintptr_t base; /* address of object 0 */
-    struct bsa_page *page;
-
-    uint64_t total;      /* objects handed out, ever */
-    uint64_t taken_back; /* of those, freed locally or drained */
+    uint32_t granule_shift;
+    uint32_t word;         /* of the current slab's bitmap, where objects are looked for next */
+    uint64_t row;          /* bits of the objects that are to be taken next */
+    struct bsa_bits *bits; /* their word */
+    uintptr_t base;        /* address of its first granule */
+    struct bsa_page *page; /* of the current slab's head; NULL: there is none */
+    struct bsa_tally *counted_in; /* its slot's tally, or the one for all */
+    uint64_t total;               /* objects handed out, ever */
+    uint64_t taken_back;          /* of those, freed locally or drained */
     uint16_t class_index, slot;
     struct bsa_slab slab; /* the current one; later a hint where others may be found */
     bsa_page_no first_partial, last_partial, empty;
@@ -57,29 +71,6 @@ struct bsa_cache {
 
 enum bsa_slot_mode { BSA_SLOT_SHARED = 0, BSA_SLOT_ATTACHED, BSA_SLOT_SERIAL };
 
-/* A number and its peak, kept as the peak and how far below it the number is: so the sign of what
- * is counted anyway tells when the peak is passed. */
-struct bsa_gauge {
-    int64_t below, peak;
-};
-
-static inline int64_t bsa_gauge_value(const struct bsa_gauge *gauge) {
-    return gauge->peak - gauge->below;
-}
-
-static BSA_FAST_PATH void bsa_gauge_add(struct bsa_gauge *gauge, int64_t more) {
-    if (BSA_UNLIKELY((gauge->below -= more) < 0)) {
-        gauge->peak -= gauge->below;
-        gauge->below = 0;
-    }
-}
-
-/* Counts of one slot's small objects and, on a serial root, of everything (in slot 0). */
-struct bsa_tally {
-    struct bsa_gauge count, bytes; /* live */
-    uint64_t failures;
-};
-
 struct bsa_slot {
     _Alignas(BSA_CACHE_LINE) struct bsa_lock lock;
     /* What the fast paths serve; nothing while the slot is shared, or calls are traced. */
@@ -88,7 +79,6 @@ struct bsa_slot {
     _Atomic uint32_t mode;         /* enum bsa_slot_mode; changed by attach and detach alone */
     _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
     _Atomic(struct bsa_section *) last_section; /* a hint */
-    struct bsa_tally *counted_in;               /* this slot's tally, or the one for all */
     struct bsa_tally tally;
     struct bsa_cache caches[BSA_CLASSES];
 };
@@ -102,10 +92,12 @@ struct bsa_space {
     unsigned slot_count;
 };
 
-void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number);
+/* `counted_in`: the tally for the slot's objects. */
+void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number,
+                   struct bsa_tally *counted_in);
 
-/* The slow half of bsa_cache_alloc, after bsa_cache_take returned 0: looks through the current
- * slab, drains, then takes the next partial or the empty slab as current. */
+/* The slow half of bsa_cache_alloc, where none is at hand: looks through the current slab,
+ * drains, then takes the next partial or the empty slab as current. */
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache);
 
 /* Objects handed out and not taken back. */
@@ -113,45 +105,65 @@ static inline uint64_t bsa_cache_live(const struct bsa_cache *cache) {
     return cache->total - cache->taken_back;
 }
 
+/* Leaves the cache without remembered objects. */
+static inline void bsa_cache_forget(struct bsa_cache *cache) {
+    cache->top = cache->freed;
+}
+
 /* Leaves the cache without a current slab. */
-void bsa_cache_forget_current(struct bsa_cache *cache);
+static inline void bsa_cache_forget_current(struct bsa_cache *cache) {
+    cache->page = NULL;
+    cache->row = 0;
+}
+
+static inline bool bsa_cache_remembers(const struct bsa_cache *cache) {
+    return cache->top != cache->freed;
+}
+
+static inline uint32_t bsa_cache_remembered(const struct bsa_cache *cache) {
+    return (uint32_t)(cache->top - cache->freed);
+}
 
 /* Takes the object freed last. One is remembered. */
 static BSA_FAST_PATH uintptr_t bsa_cache_take_freed(struct bsa_cache *cache) {
-    const struct bsa_object *object = &cache->freed[--cache->remembered];
-    uint64_t local = atomic_load_explicit(&object->bits->local, memory_order_relaxed);
+    const struct bsa_object *object = --cache->top;
+    uint64_t live = atomic_load_explicit(&object->bits->live, memory_order_relaxed);
+    uint64_t bit = bsa_object_bit(object, cache->granule_shift);
 
-    BSA_ASSERT((local & bsa_object_bit(object)) != 0);
-    atomic_store_explicit(&object->bits->local, local & ~bsa_object_bit(object),
-                          memory_order_relaxed);
-    object->page->free_count--;
+    BSA_ASSERT((live & bit) == 0);
+    atomic_store_explicit(&object->bits->live, live | bit, memory_order_relaxed);
+    object->page->relist_in++;
     cache->total++;
     return object->address;
 }
 
-/* Takes an object from the current slab's word `cache->word`; 0 if that has none. None is
- * remembered. */
-static BSA_FAST_PATH uintptr_t bsa_cache_take_here(struct bsa_cache *cache) {
-    _Atomic uint64_t *word = &cache->bits[cache->word].local;
-    uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
+/* Takes the first object of the row. There is one. */
+static BSA_FAST_PATH uintptr_t bsa_cache_take_row(struct bsa_cache *cache) {
+    uint64_t row = cache->row, rest = row & (row - 1);
+    uint64_t live = atomic_load_explicit(&cache->bits->live, memory_order_relaxed);
 
-    if (BSA_UNLIKELY(bits == 0)) {
-        return 0;
-    }
-    atomic_store_explicit(word, bits & (bits - 1), memory_order_relaxed);
-    cache->page->free_count--;
+    BSA_ASSERT((live & (row ^ rest)) == 0);
+    cache->row = rest;
+    atomic_store_explicit(&cache->bits->live, live | (row ^ rest), memory_order_relaxed);
+    cache->page->relist_in++;
     cache->total++;
-    return cache->base + (uintptr_t)(cache->word * 64 + bsa_lowest_bit(bits)) * cache->object_size;
+    return cache->base + ((uintptr_t)bsa_lowest_bit(row) << cache->granule_shift);
 }
 
-/* Takes an object that is at hand; 0: look further. */
-static BSA_FAST_PATH uintptr_t bsa_cache_take(struct bsa_cache *cache) {
-    return cache->remembered != 0 ? bsa_cache_take_freed(cache) : bsa_cache_take_here(cache);
+/* Makes the next row of the current slab; false: it has no free object. There is no row. */
+bool bsa_cache_next_row(const struct bsa_space *space, struct bsa_cache *cache);
+
+/* Takes an object that is remembered, or else one of the current slab; 0: look further. */
+static inline uintptr_t bsa_cache_take(const struct bsa_space *space, struct bsa_cache *cache) {
+    if (bsa_cache_remembers(cache)) {
+        return bsa_cache_take_freed(cache);
+    }
+    return cache->row != 0 || bsa_cache_next_row(space, cache) ? bsa_cache_take_row(cache) : 0;
 }
 
 /* An object's address, or 0: needs a slab. */
 static inline uintptr_t bsa_cache_alloc(struct bsa_space *space, struct bsa_cache *cache) {
-    uintptr_t address = bsa_cache_take(cache);
+    uintptr_t address = bsa_cache_take(space, cache);
 
     return BSA_LIKELY(address != 0) ? address : bsa_cache_refill(space, cache);
 }
@@ -167,22 +179,27 @@ static inline unsigned bsa_cache_order(const struct bsa_space *space,
 void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
                         unsigned order);
 
-/* Frees the object of a slab that the cache owns. NOT_ALLOCATED: it is free. `*must_relist`: the
- * caller calls bsa_cache_relist next. */
+/* Frees the object at the address, in a slab that the cache owns; `page`, on which it lies, has
+ * that word. NOT_ALLOCATED: no live one starts there. `*must_relist`: the caller calls
+ * bsa_cache_relist next. */
 static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache,
-                                               const struct bsa_object *object, bool *must_relist) {
-    if (BSA_UNLIKELY(bsa_slab_free_local(object) != BSA_OK)) {
+                                               const struct bsa_section *section,
+                                               struct bsa_page *page, uint64_t word,
+                                               uintptr_t address, bool *must_relist) {
+    struct bsa_object object;
+
+    if (BSA_UNLIKELY(bsa_slab_free_local(section, page, word, address, &object) != BSA_OK)) {
         return BSA_NOT_ALLOCATED;
     }
     cache->taken_back++;
-    if (cache->remembered < BSA_REMEMBERED) {
+    if (cache->top != cache->freed + BSA_REMEMBERED) {
         /* Who gets it next will write to it, and many stores would wait behind one that misses the
          * CPU's cache. Asking for the line early is no access: nothing is read, nothing can fault.
          */
-        __builtin_prefetch((const void *)object->address, 1);
-        cache->freed[cache->remembered++] = *object;
+        __builtin_prefetch((const void *)address, 1);
+        *cache->top++ = object;
     }
-    *must_relist = object->page->free_count == object->page->relist_at;
+    *must_relist = object.page->relist_in == 0;
     return BSA_OK;
 }
 

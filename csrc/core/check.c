@@ -67,6 +67,7 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     }
     if (bsa_word_state(word) == BSA_SLAB) {
         HOLDS(bsa_word_class(word) < space->classes.count && order <= BSA_MAX_SLAB_ORDER &&
+                  bsa_slab_capacity(&space->classes, word) != 0 &&
                   bsa_word_slot(word) < space->slot_count && bsa_is_power_of_two(count),
               head, "a slab has a class, an order and an owner that exist");
     }
@@ -166,24 +167,24 @@ static bool section_is_valid(const struct checker *checker, uint64_t *allocated)
 /* --- slabs -------------------------------------------------------------------------------------
  */
 
-static bool bitmaps_are_valid(const struct checker *checker, struct bsa_slab slab,
-                              uint32_t capacity, uint64_t *remote_words) {
+static bool bitmaps_are_valid(const struct checker *checker, struct bsa_slab slab, uint64_t word,
+                              uint64_t *remote_words) {
+    const struct bsa_class_table *classes = &checker->root->space.classes;
     const struct bsa_bits *bits = bsa_slab_bits(slab);
-    uint32_t count = 0;
+    unsigned order = bsa_word_order(word);
+    uint32_t live = 0;
 
-    for (uint32_t w = 0; w * 64 < capacity; w++) {
-        uint64_t l = atomic_load_explicit(&bits[w].local, memory_order_relaxed);
+    for (uint32_t w = 0; w < bsa_bitmap_words(classes, order); w++) {
+        uint64_t l = atomic_load_explicit(&bits[w].live, memory_order_relaxed);
         uint64_t r = atomic_load_explicit(&bits[w].remote, memory_order_relaxed);
-        uint64_t valid =
-            capacity - w * 64 >= 64 ? UINT64_MAX : ((uint64_t)1 << (capacity - w * 64)) - 1;
+        uint64_t starts = bsa_starts_in(&classes->classes[bsa_word_class(word)], order, w).bits;
 
-        HOLDS((l & ~valid) == 0 && (r & ~valid) == 0, slab.head,
-              "bitmaps have bits for objects alone");
-        HOLDS((l & r) == 0, slab.head, "an object is freed from one side");
-        count += bsa_popcount(l);
+        HOLDS(((l | r) & ~starts) == 0, slab.head, "bitmaps have bits where objects start alone");
+        HOLDS((r & ~l) == 0, slab.head, "an object is freed from one side");
+        live += bsa_popcount(l);
         *remote_words |= (uint64_t)(r != 0) << w;
     }
-    HOLDS(count == bsa_slab_page(slab)->free_count, slab.head,
+    HOLDS(live + bsa_free_count(bsa_slab_page(slab)) == bsa_slab_capacity(classes, word), slab.head,
           "a slab's free count is that of its bitmap");
     return true;
 }
@@ -221,17 +222,17 @@ static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
     uint32_t capacity;
 
     capacity = bsa_slab_capacity(&space->classes, word);
-    if (!bitmaps_are_valid(checker, slab, capacity, &remote_words)) {
+    if (!bitmaps_are_valid(checker, slab, word, &remote_words)) {
         return false;
     }
     HOLDS((remote_words & ~atomic_load_explicit(&page->summary, memory_order_relaxed)) == 0, head,
           "the summary names the words with remote frees");
-    HOLDS(list_fits_count(bsa_word_list(word), page->free_count, capacity), head,
+    HOLDS(list_fits_count(bsa_word_list(word), bsa_free_count(page), capacity), head,
           "a slab is on the list that its free count calls for");
     HOLDS(relist_count_is_valid(page, bsa_word_list(word), capacity), head,
           "a slab changes its list at the right count");
     checker->left.by_list[bsa_word_list(word) & 3]++;
-    checker->left.live += capacity - page->free_count;
+    checker->left.live += capacity - bsa_free_count(page);
     checker->left.with_remote_frees +=
         atomic_load_explicit(&page->summary, memory_order_relaxed) != 0;
     return true;
@@ -292,25 +293,45 @@ static bool remote_stack_is_valid(struct checker *checker, const struct bsa_cach
     return true;
 }
 
+static bool row_is_valid(const struct checker *checker, const struct bsa_cache *cache) {
+    const struct bsa_class_table *classes = &checker->root->space.classes;
+    unsigned order = bsa_word_order(bsa_page_word(cache->page));
+    struct bsa_starts at;
+
+    HOLDS(cache->word <= bsa_bitmap_words(classes, order) && (cache->row == 0 || cache->word > 0),
+          cache->slab.head, "the cache's copies are those of its current slab");
+    if (cache->row == 0) {
+        return true;
+    }
+    at = bsa_starts_in(&classes->classes[cache->class_index], order, cache->word - 1);
+    HOLDS(cache->bits == bsa_slab_bits(cache->slab) + at.word &&
+              cache->base == bsa_page_address(cache->slab.section, cache->slab.head) +
+                                 ((uintptr_t)at.word * 64 << classes->granule_shift),
+          cache->slab.head, "the cache's copies are those of its current slab");
+    HOLDS((cache->row & at.bits &
+           ~atomic_load_explicit(&cache->bits->live, memory_order_relaxed)) == cache->row,
+          cache->slab.head, "a row holds free objects");
+    return true;
+}
+
 static bool current_is_valid(struct checker *checker, const struct bsa_cache *cache) {
     uint32_t capacity;
 
-    if (cache->words == 0) {
+    if (cache->page == NULL) {
+        HOLDS(cache->row == 0, 0, "a row holds free objects");
         return true;
     }
     checker->section = cache->slab.section;
     HOLDS(belongs_to(cache->page, cache) &&
               bsa_word_list(bsa_page_word(cache->page)) == BSA_SLAB_CURRENT,
           cache->slab.head, "the current slab says so");
+    HOLDS(cache->page == bsa_slab_page(cache->slab), cache->slab.head,
+          "the cache's copies are those of its current slab");
     capacity = bsa_slab_capacity(&checker->root->space.classes, bsa_page_word(cache->page));
-    HOLDS(cache->page == bsa_slab_page(cache->slab) && cache->bits == bsa_slab_bits(cache->slab) &&
-              cache->base == bsa_page_address(cache->slab.section, cache->slab.head) &&
-              cache->word < cache->words && cache->words == (capacity + 63) / 64,
-          cache->slab.head, "the cache's copies are those of its current slab");
     HOLDS(cache->page->relist_at == (cache->empty.value != 0 ? capacity : BSA_NEVER_RELISTED),
           cache->slab.head, "a slab changes its list at the right count");
     checker->left.by_list[BSA_SLAB_CURRENT]--;
-    return true;
+    return row_is_valid(checker, cache);
 }
 
 static bool empty_is_valid(struct checker *checker, const struct bsa_cache *cache) {
@@ -329,13 +350,13 @@ static bool empty_is_valid(struct checker *checker, const struct bsa_cache *cach
 }
 
 static bool remembered_are_valid(const struct checker *checker, const struct bsa_cache *cache) {
-    HOLDS(cache->remembered <= BSA_REMEMBERED, 0, "a cache remembers a few objects");
-    for (uint32_t i = 0; i < cache->remembered; i++) {
+    HOLDS(bsa_cache_remembered(cache) <= BSA_REMEMBERED, 0, "a cache remembers a few objects");
+    for (uint32_t i = 0; i < bsa_cache_remembered(cache); i++) {
         const struct bsa_object *object = &cache->freed[i];
 
         HOLDS(belongs_to(object->page, cache) &&
-                  (atomic_load_explicit(&object->bits->local, memory_order_relaxed) &
-                   bsa_object_bit(object)) != 0,
+                  (atomic_load_explicit(&object->bits->live, memory_order_relaxed) &
+                   bsa_object_bit(object, cache->granule_shift)) == 0,
               0, "a cache remembers free objects of its own");
         for (uint32_t other = 0; other < i; other++) {
             HOLDS(cache->freed[other].address != object->address, 0,

@@ -23,7 +23,8 @@ void *memmove(void *to, const void *from, size_t count);
 
 #define BSA_LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define BSA_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
-/* Kept out of its callers, so that fast paths need not save registers for slow ones. */
+/* Kept out of its callers, so that fast paths need not save registers for others. */
+#define BSA_APART     __attribute__((noinline))
 #define BSA_SLOW_PATH __attribute__((noinline, cold))
 /* Put into its callers whatever the compiler thinks of its size. */
 #define BSA_FAST_PATH inline __attribute__((always_inline))

@@ -150,7 +150,7 @@ static void describe_object(const struct bsa_root *root, struct bsa_slab slab, u
     size_t size = root->space.classes.classes[bsa_word_class(word)].size;
 
     *found = (struct bsa_allocation){
-        .address = bsa_page_address(slab.section, slab.head) + index * size,
+        .address = bsa_slab_object_address(&root->space.classes, slab, word, index),
         .usable_size = size,
         .requested_size = size,
         .kind = BSA_KIND_OBJECT,
@@ -185,18 +185,16 @@ static bool find_slab(const struct bsa_section *section, bsa_page_index page, st
 
 static bsa_status lookup_object(const struct bsa_root *root, struct bsa_slab slab, uint64_t word,
                                 uintptr_t address, bool inside, struct bsa_allocation *found) {
-    const struct bsa_shape *shape = &root->space.classes.shapes[bsa_word_shape(word)];
-    uint32_t offset = (uint32_t)(address - bsa_page_address(slab.section, slab.head));
-    uint32_t index = bsa_object_index(shape, inside ? offset - offset % shape->size : offset);
+    uint32_t index = bsa_slab_index_of(&root->space.classes, slab, word, address);
 
     if (index == UINT32_MAX) {
         return BSA_INVALID_PARAM;
     }
-    if (bsa_slab_object_is_free(slab, index)) {
-        return BSA_NOT_ALLOCATED;
-    }
     describe_object(root, slab, word, index, found);
-    return BSA_OK;
+    if (!inside && address != found->address) {
+        return BSA_INVALID_PARAM;
+    }
+    return bsa_slab_is_live(slab.section, found->address) ? BSA_OK : BSA_NOT_ALLOCATED;
 }
 
 /* The live page block that starts at (or, `inside`, holds) the address. Under the page lock. */
@@ -249,23 +247,25 @@ bsa_status bsa_lookup_inside(const struct bsa_root *root, uintptr_t address,
 
 static void describe_slab(const struct bsa_root *root, struct bsa_slab slab, uint64_t word,
                           struct bsa_slab_info *info) {
-    const struct bsa_class *class = &root->space.classes.classes[bsa_word_class(word)];
+    const struct bsa_class_table *classes = &root->space.classes;
+    const struct bsa_class *class = &classes->classes[bsa_word_class(word)];
     unsigned capacity = class->capacity[bsa_word_order(word)];
-    const struct bsa_bits *bits = bsa_slab_bits(slab);
 
     *info = (struct bsa_slab_info){
         .base = bsa_page_address(slab.section, slab.head),
         .size = class->size,
+        .stride = class->stride,
         .bytes = (size_t)bsa_word_count(word) << slab.section->page_shift,
         .capacity = capacity,
-        .free_count = bsa_slab_page(slab)->free_count,
-        .remote_free_count = bsa_slab_remote_count(&root->space.classes, slab),
+        .free_count = bsa_free_count(bsa_slab_page(slab)),
+        .remote_free_count = bsa_slab_remote_count(classes, slab),
         .slot = bsa_word_slot(word),
         .state = (enum bsa_slab_state)bsa_word_list(word),
     };
-    for (unsigned w = 0; w * 64 < capacity; w++) {
-        info->free_bits[w] = atomic_load_explicit(&bits[w].local, memory_order_relaxed) |
-                             atomic_load_explicit(&bits[w].remote, memory_order_relaxed);
+    for (unsigned i = 0; i < capacity; i++) {
+        uintptr_t address = bsa_slab_object_address(classes, slab, word, i);
+
+        info->free_bits[i / 64] |= (uint64_t)!bsa_slab_is_live(slab.section, address) << i % 64;
     }
 }
 
@@ -333,11 +333,9 @@ static bool walk_objects(const struct bsa_root *root, struct bsa_slab slab, uint
     struct bsa_allocation found;
 
     for (uint32_t index = 0; index < capacity; index++) {
-        if (!bsa_slab_object_is_free(slab, index)) {
-            describe_object(root, slab, word, index, &found);
-            if (!visit(context, &found)) {
-                return false;
-            }
+        describe_object(root, slab, word, index, &found);
+        if (bsa_slab_is_live(slab.section, found.address) && !visit(context, &found)) {
+            return false;
         }
     }
     return true;

@@ -44,11 +44,29 @@ struct bsa_page {
         uint64_t requested; /* live block: bytes asked for */
     };
     _Atomic uint32_t remote_next; /* the owner's stack of slabs with remote frees */
-    uint16_t free_count;          /* slab: bits set in the local bitmaps */
-    uint16_t relist_at;           /* slab: the free count at which it changes its list */
+    uint16_t relist_in;           /* slab: frees until it changes its list, modulo 2^16 */
+    uint16_t relist_at;           /* slab: the free count at which it does */
 };
 
 _Static_assert(sizeof(struct bsa_page) == 32, "a descriptor is half a cache line");
+
+/* Objects of the slab that are free for its owner to hand out. */
+static inline uint32_t bsa_free_count(const struct bsa_page *page) {
+    return (uint16_t)(page->relist_at - page->relist_in);
+}
+
+static inline void bsa_set_free_count(struct bsa_page *page, uint32_t count) {
+    page->relist_in = (uint16_t)(page->relist_at - count);
+}
+
+/* The free count at which a free must look at the slab's list again. It never gets to 0 by a free.
+ */
+static inline void bsa_set_relist_at(struct bsa_page *page, uint32_t relist_at) {
+    uint32_t count = bsa_free_count(page);
+
+    page->relist_at = (uint16_t)relist_at;
+    bsa_set_free_count(page, count);
+}
 
 /* Layout of the word, from the lowest bit:
  * state 4 | class 7 | order 5 | slot 16 | page count 21 | pages back to the head 8 | list 3.
@@ -73,11 +91,6 @@ static inline unsigned bsa_word_order(uint64_t word) {
 
 static inline unsigned bsa_word_class(uint64_t word) {
     return (unsigned)(word >> BSA_WORD_CLASS_SHIFT) & 0x7f;
-}
-
-/* Class and order of a slab at once: an index of a class table's shapes. */
-static inline unsigned bsa_word_shape(uint64_t word) {
-    return (unsigned)(word >> BSA_WORD_CLASS_SHIFT) & 0x1ff;
 }
 
 static inline unsigned bsa_word_slot(uint64_t word) {

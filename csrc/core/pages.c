@@ -139,7 +139,7 @@ static void recount(struct bsa_root *root, struct bsa_page *page, uint64_t befor
     root->per_order[bsa_word_order(after)].total += bsa_word_order(after) != bsa_word_order(before);
     root->allocated_pages -= bsa_word_count(before);
     count_pages(root, bsa_word_count(after));
-    bsa_gauge_add(&bsa_page_tally(root)->bytes, (int64_t)(new_bytes - old_bytes));
+    bsa_tally_add(bsa_page_tally(root), 0, new_bytes - old_bytes);
 }
 
 bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, uintptr_t address,

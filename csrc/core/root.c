@@ -12,6 +12,18 @@ size_t bsa_root_size(unsigned slots) {
     return bsa_round_up(sizeof(struct bsa_root), BSA_CACHE_LINE) + slots * sizeof(struct bsa_slot);
 }
 
+static void raise_peak(struct bsa_gauge *gauge) {
+    if (gauge->below < 0) {
+        gauge->peak -= gauge->below;
+        gauge->below = 0;
+    }
+}
+
+BSA_SLOW_PATH void bsa_tally_raise(struct bsa_tally *tally) {
+    raise_peak(&tally->count);
+    raise_peak(&tally->bytes);
+}
+
 /* The caller owns the slot. */
 static void set_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode mode) {
     struct bsa_slot *slot = &root->space.slots[number];
@@ -44,12 +56,10 @@ bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
     for (unsigned i = 0; i < config->slots; i++) {
         struct bsa_slot *slot = &root->space.slots[i];
 
-        bsa_slot_init(slot, &root->space.classes, i);
+        /* Of a serial root all is counted in one place, so that peaks are exact. */
+        bsa_slot_init(slot, &root->space.classes, i,
+                      &root->space.slots[root->serial ? 0 : i].tally);
         set_mode(root, i, root->serial ? BSA_SLOT_SERIAL : BSA_SLOT_SHARED);
-        if (root->serial) {
-            slot->counted_in =
-                &root->space.slots[0].tally; /* in one place, so that peaks are exact */
-        }
     }
     atomic_store_explicit(&root->limit_pages, UINT64_MAX, memory_order_relaxed);
     root->magic = BSA_ROOT_MAGIC;
@@ -301,7 +311,6 @@ static uint64_t granted_slack(const struct bsa_section *section, bsa_page_index 
 static void adopt(struct bsa_root *root, struct bsa_section *section, bsa_page_index head) {
     uint64_t word = bsa_word_at(section, head);
     struct bsa_slab slab = {section, head};
-    struct bsa_tally *tally;
 
     if (bsa_word_state(word) == BSA_SLAB) {
         unsigned slot = bsa_word_slot(word) % root->space.slot_count;
@@ -312,8 +321,7 @@ static void adopt(struct bsa_root *root, struct bsa_section *section, bsa_page_i
         live = bsa_cache_live(cache);
         bsa_cache_adopt(&root->space, cache, slab);
         live = bsa_cache_live(cache) - live;
-        tally = root->space.slots[slot].counted_in;
-        bsa_tally_add(tally, live, live * cache->object_size);
+        bsa_tally_add(cache->counted_in, live, live * cache->object_size);
     } else if (bsa_word_state(word) == BSA_PAGES) {
         root->per_order[bsa_word_order(word)].live++;
         settle_requested(section, head, word);
@@ -330,7 +338,8 @@ static bool slabs_are_valid(const struct bsa_root *root, const struct bsa_sectio
 
         if (bsa_word_state(word) == BSA_SLAB &&
             (bsa_word_class(word) >= root->space.classes.count ||
-             bsa_word_order(word) > BSA_MAX_SLAB_ORDER)) {
+             bsa_word_order(word) > BSA_MAX_SLAB_ORDER ||
+             bsa_slab_capacity(&root->space.classes, word) == 0)) {
             return false;
         }
         head += bsa_word_count(word);
@@ -342,12 +351,13 @@ static bool slabs_are_valid(const struct bsa_root *root, const struct bsa_sectio
 static void unpoison_live_objects(const struct bsa_root *root, struct bsa_slab slab) {
     uint64_t word = bsa_page_word(bsa_slab_page(slab));
     uint32_t capacity = bsa_slab_capacity(&root->space.classes, word);
-    uintptr_t start = bsa_page_address(slab.section, slab.head);
     size_t size = bsa_class_size(bsa_word_class(word));
 
     for (uint32_t i = 0; i < capacity; i++) {
-        if (!bsa_slab_object_is_free(slab, i)) {
-            bsa_unpoison_written(slab.section, start + i * size, size);
+        uintptr_t address = bsa_slab_object_address(&root->space.classes, slab, word, i);
+
+        if (bsa_slab_is_live(slab.section, address)) {
+            bsa_unpoison_written(slab.section, address, size);
         }
     }
 }
@@ -413,8 +423,8 @@ static void reset_slot(struct bsa_root *root, unsigned number) {
     for (unsigned c = 0; c < root->space.classes.count; c++) {
         struct bsa_cache *cache = &slot->caches[c];
 
+        bsa_cache_forget(cache);
         bsa_cache_forget_current(cache);
-        cache->remembered = 0;
         cache->slab.section = NULL;
         cache->first_partial = cache->last_partial = cache->empty = cache->retired = BSA_NO_PAGE;
         cache->total = cache->taken_back = cache->drained = cache->pending = 0;

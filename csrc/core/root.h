@@ -133,9 +133,16 @@ size_t bsa_give_back_retired(struct bsa_root *root, struct bsa_cache *cache);
 
 /* --- tallies --- */
 
+/* Raises the peaks that have been passed. */
+void bsa_tally_raise(struct bsa_tally *tally);
+
+/* `count` and `bytes` may be negative, cast. */
 static BSA_FAST_PATH void bsa_tally_add(struct bsa_tally *tally, size_t count, size_t bytes) {
-    bsa_gauge_add(&tally->count, (int64_t)count);
-    bsa_gauge_add(&tally->bytes, (int64_t)bytes);
+    tally->count.below -= (int64_t)count;
+    tally->bytes.below -= (int64_t)bytes;
+    if (BSA_UNLIKELY((tally->count.below | tally->bytes.below) < 0)) {
+        bsa_tally_raise(tally);
+    }
 }
 
 static BSA_FAST_PATH void bsa_tally_remove(struct bsa_tally *tally, size_t count, size_t bytes) {

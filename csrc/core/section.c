@@ -99,7 +99,9 @@ void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
     derived->heap_size = (uint64_t)section->total_pages << section->page_shift;
     derived->real_alignment = bsa_kept_alignment(heap - section->nominal_heap);
     derived->page_shift = section->page_shift;
-    derived->bits_shift = bsa_log2_floor(2 * (uint64_t)section->bitmap_bytes);
+    derived->granule_shift =
+        section->page_shift - bsa_log2_floor((uint64_t)section->bitmap_bytes * 8);
+    derived->granule_mask = ((uint32_t)1 << derived->granule_shift) - 1;
     derived->pages = (struct bsa_page *)first_entry(section, 0, sizeof(struct bsa_page));
     derived->bits = (struct bsa_bits *)first_entry(section, 1, 2 * (uint64_t)section->bitmap_bytes);
 }

@@ -16,16 +16,16 @@
 #include "size_class.h"
 
 #define BSA_SECTION_MAGIC   0x6e6f697463657362ULL /* "bsection" in memory of little-endian order */
-#define BSA_SECTION_VERSION 2U
+#define BSA_SECTION_VERSION 3U
 #define BSA_BYTE_ORDER_MARK 0x01020304U
 
 enum bsa_area_kind { BSA_AREA_PAGES = 1, BSA_AREA_BITS, BSA_AREAS = 8 };
 
-/* What is known of 64 objects of a slab. Both words in one cache line: whoever frees looks at both.
- */
+/* What is known of 64 granules of a heap: of the objects that start there. Both words in one cache
+ * line: whoever frees looks at both. */
 struct bsa_bits {
-    _Atomic uint64_t local;  /* free for the owner to hand out */
-    _Atomic uint64_t remote; /* freed by another slot, not yet taken back */
+    _Atomic uint64_t live;   /* handed out by the owner */
+    _Atomic uint64_t remote; /* of those: freed by another slot, not yet taken back */
 };
 
 struct bsa_area {
@@ -45,10 +45,11 @@ struct bsa_section_derived {
     uint64_t heap_size;     /* bytes */
     struct bsa_page *pages; /* the entries of page 0 */
     struct bsa_bits *bits;
-    uint32_t page_shift, bits_shift; /* log2 of the bytes of a page, and of its bitmaps */
-    uint32_t base;                   /* number of page 0 in the root */
-    uint32_t index;                  /* in order of registration */
-    uint32_t flags;                  /* enum bsa_section_flags */
+    uint32_t page_shift, granule_shift; /* log2 of the bytes of a page, and of a granule */
+    uint32_t granule_mask;
+    uint32_t base;  /* number of page 0 in the root */
+    uint32_t index; /* in order of registration */
+    uint32_t flags; /* enum bsa_section_flags */
 
     bsa_page_no free_list[BSA_MAX_ORDER + 1];
     uint32_t free_count[BSA_MAX_ORDER + 1];
@@ -130,10 +131,10 @@ static inline uint64_t bsa_word_at(const struct bsa_section *section, bsa_page_i
     return bsa_page_word(bsa_page_at(section, index));
 }
 
-/* The bitmaps of the slab that starts at `head`. */
-static inline struct bsa_bits *bsa_bits_at(const struct bsa_section *section, bsa_page_index head) {
-    return (struct bsa_bits *)((uintptr_t)section->derived.bits +
-                               ((uintptr_t)head << section->derived.bits_shift));
+/* The first words of the page's bitmaps. */
+static inline struct bsa_bits *bsa_bits_at(const struct bsa_section *section, bsa_page_index page) {
+    return section->derived.bits +
+           ((uint64_t)page << (section->derived.page_shift - section->derived.granule_shift) >> 6);
 }
 
 static inline uintptr_t bsa_heap_start(const struct bsa_section *section) {
@@ -155,6 +156,13 @@ static inline bool bsa_heap_holds(const struct bsa_section *section, uintptr_t a
 /* `address` lies in the heap. */
 static inline bsa_page_index bsa_page_of(const struct bsa_section *section, uintptr_t address) {
     return (bsa_page_index)((address - bsa_heap_start(section)) >> section->derived.page_shift);
+}
+
+/* The entry of that page. */
+static inline struct bsa_page *bsa_page_around(const struct bsa_section *section,
+                                               uintptr_t address) {
+    return section->derived.pages +
+           ((address - bsa_heap_start(section)) >> section->derived.page_shift);
 }
 
 static inline bsa_page_no bsa_number_of(const struct bsa_section *section, bsa_page_index index) {

@@ -1,15 +1,18 @@
 /* The class table of a page size. See size_class.h for the sizes; here: how large slabs are.
  *
- * A slab is the smallest block that holds eight objects and loses at most a sixteenth to its tail.
+ * A slab is the smallest block that holds four objects and loses at most a sixteenth to its tail:
+ * the fewer objects a slab has, the more often all of them are free, and the less lies idle.
  * It has two pages at least, so that the heads of two slabs are never in one cache line; not so
- * where pages are beyond 64 KiB, and the second page would cost more than it saves. */
+ * where pages are beyond 64 KiB, and the second page would cost more than it saves. The summary of
+ * remote frees has 64 bits, one for each word of a bitmap: so no slab has more words. */
 #include "size_class.h"
 
 enum {
-    SLAB_MIN_OBJECTS = 8,
+    SLAB_MIN_OBJECTS = 4,
     SLAB_MAX_WASTE_FRACTION = 16,
     SLAB_ONE_PAGE_SHIFT = 17, /* pages from 128 KiB up may be a slab each */
     BITMAP_BYTES_MIN = 8,
+    MAX_WORDS = 64,
 };
 
 size_t bsa_class_size(unsigned class_index) {
@@ -24,15 +27,10 @@ size_t bsa_class_size(unsigned class_index) {
     return ((size_t)1 << exponent) + (size_t)step * ((size_t)1 << (exponent - 3));
 }
 
-static uint32_t objects_in(const struct bsa_class_table *table, uint32_t size, unsigned order) {
+static uint32_t objects_in(const struct bsa_class_table *table, uint32_t stride, unsigned order) {
     uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
-    uint32_t bits = (table->bitmap_bytes * 8) << order;
-    uint32_t count = bytes / size;
 
-    if (count > bits) {
-        count = bits;
-    }
-    return count < BSA_MAX_OBJECTS ? count : BSA_MAX_OBJECTS;
+    return bsa_bitmap_words(table, order) > MAX_WORDS ? 0 : bytes / stride;
 }
 
 static unsigned preferred_order(const struct bsa_class_table *table,
@@ -41,10 +39,10 @@ static unsigned preferred_order(const struct bsa_class_table *table,
 
     for (; order<BSA_MAX_SLAB_ORDER &&class->capacity[order + 1]> class->capacity[order]; order++) {
         uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
-        uint32_t used = class->capacity[order] * class->size;
+        uint32_t used = class->capacity[order] * class->stride;
 
         if (class->capacity[order] >= SLAB_MIN_OBJECTS &&
-            (bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION || class->size < 16)) {
+            bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION) {
             return order;
         }
     }
@@ -59,22 +57,24 @@ void bsa_class_table_init(struct bsa_class_table *table, unsigned page_shift) {
     table->page_shift = page_shift;
     table->largest = half_page < BSA_MAX_OBJECT_SIZE ? half_page : BSA_MAX_OBJECT_SIZE;
     table->count = bsa_class_of_size(table->largest) + 1;
-    table->bitmap_bytes = bitmap < BITMAP_BYTES_MIN      ? BITMAP_BYTES_MIN
-                          : bitmap > BSA_MAX_OBJECTS / 8 ? BSA_MAX_OBJECTS / 8
-                                                         : bitmap;
+    table->bitmap_bytes = bitmap < BITMAP_BYTES_MIN ? BITMAP_BYTES_MIN
+                          : bitmap > MAX_WORDS * 8  ? MAX_WORDS * 8
+                                                    : bitmap;
+    table->granule_shift = page_shift - bsa_log2_floor((uint64_t)table->bitmap_bytes * 8);
     for (unsigned i = 0; i < table->count; i++) {
         struct bsa_class *class = &table->classes[i];
 
         class->size = (uint32_t)bsa_class_size(i);
+        class->stride = (uint32_t)bsa_round_up(class->size, (uint64_t)1 << table->granule_shift);
+        class->step = class->stride >> table->granule_shift;
+        class->rest = 64 % class->step;
+        for (uint32_t bit = 0; bit < 64; bit += class->step) {
+            class->starts |= (uint64_t)1 << bit;
+        }
         for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
-            class->capacity[order] = (uint16_t)objects_in(table, class->size, order);
+            class->capacity[order] = (uint16_t)objects_in(table, class->stride, order);
         }
         class->order = (uint8_t)preferred_order(table, class);
-        for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
-            table->shapes[order << 7 | i] = (struct bsa_shape){
-                class->size, (uint32_t)((((uint64_t)1 << 32) + class->size - 1) / class->size),
-                class->capacity[order]};
-        }
     }
     for (uint32_t i = 1; i <= table->largest / 8; i++) {
         table->of_size[i] = (uint8_t)bsa_class_of_size((size_t)8 * i);
@@ -92,6 +92,36 @@ unsigned bsa_class_for(const struct bsa_class_table *table, size_t size, size_t 
         index++;
     }
     return index;
+}
+
+/* Its bits, from the other fields. */
+static uint64_t bits_of(const struct bsa_starts *at) {
+    uint32_t rest = at->end > at->word * 64 ? at->end - at->word * 64 : 0;
+    uint64_t bits = at->first >= 64 ? 0 : at->class->starts << at->first;
+
+    return rest >= 64 ? bits : bits & (((uint64_t)1 << rest) - 1);
+}
+
+struct bsa_starts bsa_starts_in(const struct bsa_class *class, unsigned order, uint32_t word) {
+    uint32_t past = word * 64 % class->step;
+    struct bsa_starts at = {
+        .class = class, .word = word, .end = class->capacity[order] * class->step};
+
+    at.first = past == 0 ? 0 : class->step - past;
+    at.bits = bits_of(&at);
+    return at;
+}
+
+void bsa_starts_next(struct bsa_starts *at) {
+    uint32_t rest = at->class->rest;
+
+    at->first += at->first < rest ? at->class->step - rest : 0U - rest;
+    at->word += 1 + at->first / 64;
+    at->first %= 64;
+    if (at->word * 64 + at->first >= at->end) {
+        at->word = at->first = 0;
+    }
+    at->bits = bits_of(at);
 }
 
 uint64_t bsa_class_table_hash(const struct bsa_class_table *table) {

@@ -9,28 +9,25 @@
 #include "bits.h"
 #include "bsa.h"
 
+/* The bitmaps of a slab have a bit for every *granule* of it, 16 bytes where pages are of 1 to 64
+ * KiB. The bit of an object is that of the granule it starts at. */
 struct bsa_class {
     uint32_t size;
+    uint32_t stride;                           /* bytes from one object to the next */
+    uint32_t step;                             /* the same in granules */
+    uint32_t rest;                             /* 64 modulo that */
+    uint64_t starts;                           /* the bits at multiples of `step` */
     uint8_t order;                             /* of a slab where memory is not short */
-    uint16_t capacity[BSA_MAX_SLAB_ORDER + 1]; /* objects in a slab of each order */
+    uint16_t capacity[BSA_MAX_SLAB_ORDER + 1]; /* objects in a slab of each order; 0: no slab */
 };
-
-/* The objects in a slab of one class and order. */
-struct bsa_shape {
-    uint32_t size;
-    uint32_t reciprocal; /* ceil(2^32 / size) */
-    uint32_t capacity;
-};
-
-enum { BSA_SHAPES = (BSA_MAX_SLAB_ORDER + 1) << 7 }; /* see bsa_word_shape */
 
 struct bsa_class_table {
     unsigned page_shift;
     unsigned count;        /* classes up to half a page, at most BSA_CLASSES */
     uint32_t largest;      /* bytes; larger requests are served in pages */
     uint32_t bitmap_bytes; /* of each of a page's two bitmaps */
+    unsigned granule_shift;
     struct bsa_class classes[BSA_CLASSES];
-    struct bsa_shape shapes[BSA_SHAPES]; /* the same once more, in the order that freeing asks */
     uint8_t of_size[BSA_MAX_OBJECT_SIZE / 8 + 1]; /* the class of 8 i bytes */
 };
 
@@ -61,15 +58,25 @@ unsigned bsa_class_for(const struct bsa_class_table *table, size_t size, size_t 
 /* A number that differs where two tables differ: kept in each section's header. */
 uint64_t bsa_class_table_hash(const struct bsa_class_table *table);
 
-/* Index of the object that starts `offset` bytes into a slab of the shape, or UINT32_MAX if none
- * does.
- *
- * offset * ceil(2^32 / size) / 2^32 is exact for multiples of size below 2^32 (Granlund and
- * Montgomery 1994); all others fail the multiplication back. */
-static inline uint32_t bsa_object_index(const struct bsa_shape *shape, uint32_t offset) {
-    uint32_t index = (uint32_t)((uint64_t)offset * shape->reciprocal >> 32);
-
-    return index * shape->size == offset && index < shape->capacity ? index : UINT32_MAX;
+/* Words in each bitmap of a slab of that order. */
+static inline uint32_t bsa_bitmap_words(const struct bsa_class_table *table, unsigned order) {
+    return table->bitmap_bytes / 8 << order;
 }
+
+/* The bits at which objects start, word after word of a slab's bitmaps. */
+struct bsa_starts {
+    const struct bsa_class *class;
+    uint32_t word;
+    uint32_t first; /* granules from the word's start to the first object that starts there or after
+                     */
+    uint32_t end;   /* granules from the slab's start to the end of its last object */
+    uint64_t bits;  /* of this word */
+};
+
+/* Those of word `word` of a slab of the class and order. */
+struct bsa_starts bsa_starts_in(const struct bsa_class *class, unsigned order, uint32_t word);
+
+/* Those of the next word that has any; after the last one, of word 0. O(1). */
+void bsa_starts_next(struct bsa_starts *starts);
 
 #endif

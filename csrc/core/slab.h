@@ -1,13 +1,19 @@
 /* One slab: a block of pages cut into equal objects, with two bitmaps out of line.
  *
- * A set bit of the *local* bitmap is a free object; its owner alone writes it. A set bit of the
- * *remote* bitmap is an object that another slot has freed and the owner has not yet taken back. An
- * object is live where both are clear. Words of the two take turns in memory (struct bsa_bits). All
- * ownership comes from the page words: no byte of an object is ever read.
+ * A set bit of the *live* bitmap is an object that was handed out; its owner alone writes it. A set
+ * bit of the *remote* bitmap is one of those that another slot has freed and the owner has not yet
+ * taken back. Words of the two take turns in memory (struct bsa_bits). All ownership comes from the
+ * page words and the bitmaps: no byte of an object is ever read.
+ *
+ * The bitmaps have a bit for every granule of the heap (size_class.h). So an object's bit follows
+ * from its address alone, whatever its size: no division, and no table. Only where an object starts
+ * can a bit be set, so one that is set proves an address right: it is no address between two
+ * objects, none in the tail, and none of an object that is free. A free slab has no bit set; fresh
+ * zero memory needs no set-up.
  *
  * The remote-free protocol. The freer of an object
- *   1. sets the object's bit in its word of the remote bitmap; a bit already set there, or in the
- * local bitmap, is a double free;
+ *   1. sets the object's bit in its word of the remote bitmap; a bit already set there, or not set
+ * in the live bitmap, is a double free;
  *   2. the word was not 0: done, it never touches the slab again. The freer that found 0 *names*
  * the word:
  *   3. it sets the word's bit in the slab's summary; the summary was not 0: done;
@@ -16,8 +22,7 @@
  * summary with 0, and takes the bits of the words it named, no others. A word goes from 0 to not 0
  * once, is named once, and is taken once: so no bit is lost. A freer between steps 1 and 3 or 3 and
  * 4 still keeps a bit out of the owner's reach, or the slab off its stack; and a slab is given up
- * only when the local bits cover every object: so no freer touches a slab that is already somebody
- * else's. */
+ * only when no object in it is live: so no freer touches a slab that is already somebody else's. */
 #ifndef BSA_SLAB_H
 #define BSA_SLAB_H
 
@@ -29,6 +34,12 @@ struct bsa_slab {
     struct bsa_section *section;
     bsa_page_index head;
 };
+
+/* The slab that holds the address, which lies on a page with that word. */
+static inline struct bsa_slab bsa_slab_around(struct bsa_section *section, uint64_t word,
+                                              uintptr_t address) {
+    return (struct bsa_slab){section, bsa_page_of(section, address) - bsa_word_back(word)};
+}
 
 static inline struct bsa_page *bsa_slab_page(struct bsa_slab slab) {
     return bsa_page_at(slab.section, slab.head);
@@ -50,22 +61,55 @@ void bsa_slab_create(const struct bsa_class_table *classes, struct bsa_slab slab
 /* Makes the slab, all of it free, a block again that its giver may free. */
 void bsa_slab_destroy(struct bsa_slab slab);
 
-/* Whether the object is free on either side. */
-bool bsa_slab_object_is_free(struct bsa_slab slab, uint32_t index);
+/* Number of the granule that holds the address. Its bit is that of this number modulo 64 in the
+ * words of this number / 64, counted from those of page 0. */
+static inline uint64_t bsa_granule_of(const struct bsa_section *section, uintptr_t address) {
+    return (address - bsa_heap_start(section)) >> section->derived.granule_shift;
+}
+
+static inline bool bsa_starts_granule(const struct bsa_section *section, uintptr_t address) {
+    return ((uint32_t)address & section->derived.granule_mask) == 0;
+}
+
+/* Objects of those 64 that are live on both sides. */
+static inline uint64_t bsa_live_bits(const struct bsa_bits *bits) {
+    return atomic_load_explicit(&bits->live, memory_order_relaxed) &
+           ~atomic_load_explicit(&bits->remote, memory_order_relaxed);
+}
+
+/* Whether a live object starts at the address, which lies in a slab of the section. */
+static inline bool bsa_slab_is_live(const struct bsa_section *section, uintptr_t address) {
+    uint64_t granule = bsa_granule_of(section, address);
+
+    return bsa_starts_granule(section, address) &&
+           (bsa_live_bits(section->derived.bits + granule / 64) >> granule % 64 & 1) != 0;
+}
+
+/* Number of the object that the address is within, of the slab whose head has that word;
+ * UINT32_MAX: it is between two or in the tail. */
+uint32_t bsa_slab_index_of(const struct bsa_class_table *classes, struct bsa_slab slab,
+                           uint64_t word, uintptr_t address);
+
+/* Where that object starts. */
+static inline uintptr_t bsa_slab_object_address(const struct bsa_class_table *classes,
+                                                struct bsa_slab slab, uint64_t word,
+                                                uint32_t index) {
+    return bsa_page_address(slab.section, slab.head) +
+           (uintptr_t)index * classes->classes[bsa_word_class(word)].stride;
+}
 
 /* Bits pending on the remote side. Exact while no other slot frees. */
 uint32_t bsa_slab_remote_count(const struct bsa_class_table *classes, struct bsa_slab slab);
 
-/* An object about to be freed: poisoned unless the free is a double one. */
+/* An object about to be freed: poisoned unless the free is a wrong one. */
 #if BSA_POISONING
-static inline void bsa_poison_if_live(struct bsa_slab slab, uint32_t index, uintptr_t address,
-                                      size_t size) {
-    if (!bsa_slab_object_is_free(slab, index)) {
-        bsa_poison(slab.section, address, size);
+static inline void bsa_poison_if_live(struct bsa_section *section, uintptr_t address, size_t size) {
+    if (bsa_slab_is_live(section, address)) {
+        bsa_poison(section, address, size);
     }
 }
 #else
-#define bsa_poison_if_live(slab, index, address, size) ((void)0)
+#define bsa_poison_if_live(section, address, size) ((void)0)
 #endif
 
 /* An object, and what handing it out and freeing it change. */
@@ -73,62 +117,45 @@ struct bsa_object {
     uintptr_t address;
     struct bsa_page *page; /* of its slab's head */
     struct bsa_bits *bits; /* its words of the bitmaps */
-    uint32_t index;        /* in its slab; its bit is the one of this number modulo 64 */
 };
 
-static inline uint64_t bsa_object_bit(const struct bsa_object *object) {
-    return (uint64_t)1 << object->index % 64;
+/* The object's bit in those words: pages, and so sections, start at the first bit of a word. */
+static BSA_FAST_PATH uint64_t bsa_object_bit(const struct bsa_object *object,
+                                             unsigned granule_shift) {
+    return (uint64_t)1 << (object->address >> granule_shift) % 64;
 }
 
-/* The object of that index, at the address. */
-static inline struct bsa_object bsa_slab_object(struct bsa_slab slab, uint32_t index,
-                                                uintptr_t address) {
-    return (struct bsa_object){address, bsa_slab_page(slab), bsa_slab_bits(slab) + index / 64,
-                               index};
-}
-
-/* From an address to slab and object: `page`, on which the address lies, is a slab's and has that
- * word, which names that shape. False: no object starts there, but between two or in the tail. */
-static BSA_FAST_PATH bool bsa_slab_find(const struct bsa_shape *shape, struct bsa_slab page,
-                                        uint64_t word, uintptr_t address, struct bsa_slab *slab,
-                                        struct bsa_object *object) {
-    uint32_t index;
-
-    *slab = (struct bsa_slab){page.section, page.head - bsa_word_back(word)};
-    index =
-        bsa_object_index(shape, (uint32_t)(address - bsa_page_address(page.section, slab->head)));
-    if (BSA_UNLIKELY(index == UINT32_MAX)) {
-        return false;
-    }
-    *object = bsa_slab_object(*slab, index, address);
-    return true;
-}
-
-/* The owner's free. NOT_ALLOCATED: free already, on either side. */
-static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_object *object) {
-    struct bsa_bits *bits = object->bits;
-    uint64_t local = atomic_load_explicit(&bits->local, memory_order_relaxed);
+/* The owner's free of the object at the address, if a live one starts there; else NOT_ALLOCATED.
+ * `page`, on which the address lies, is a slab's and has that word. */
+static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_section *section,
+                                                    struct bsa_page *page, uint64_t word,
+                                                    uintptr_t address, struct bsa_object *object) {
+    uint64_t granule = bsa_granule_of(section, address);
+    struct bsa_bits *bits = section->derived.bits + granule / 64;
+    uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
     uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_relaxed);
 
     /* Relaxed: a first free that happened before this one is visible in either word anyway. */
-    if (BSA_UNLIKELY(((local | remote) >> object->index % 64 & 1) != 0)) {
+    granule %= 64;
+    if (BSA_UNLIKELY(((live & ~remote) >> granule & 1) == 0 ||
+                     !bsa_starts_granule(section, address))) {
         return BSA_NOT_ALLOCATED;
     }
-    atomic_store_explicit(&bits->local, local | bsa_object_bit(object), memory_order_relaxed);
-    object->page->free_count++;
+    atomic_store_explicit(&bits->live, live & ~((uint64_t)1 << granule), memory_order_relaxed);
+    *object = (struct bsa_object){address, page - bsa_word_back(word), bits};
+    object->page->relist_in--;
     return BSA_OK;
 }
 
 /* Another slot's free: steps 1 to 3. `*must_push`: step 4 is the caller's to do. NOT_ALLOCATED:
- * free already. Lock-free: it tries again only when another free or drain of the same word went
- * through. */
-bsa_status bsa_slab_free_remote(struct bsa_slab slab, uint32_t index, bool *must_push);
+ * no live object starts there. Lock-free: it tries again only when another free or drain of the
+ * same word went through. */
+bsa_status bsa_slab_free_remote(struct bsa_slab slab, uintptr_t address, bool *must_push);
 
-/* Takes the named remote bits into the local bitmap; the slab was taken off its owner's stack.
+/* Takes the named remote bits out of the live bitmap; the slab was taken off its owner's stack.
  * Returns how many objects came back; adds to `*overlaps` those that were free locally as well (an
  * object freed from two sides at once). */
-uint32_t bsa_slab_drain(const struct bsa_class_table *classes, struct bsa_slab slab,
-                        uint64_t *overlaps);
+uint32_t bsa_slab_drain(struct bsa_slab slab, uint64_t *overlaps);
 
 /* Makes the slab the slot's, recomputes what is derived (the free count, what the pages say of
  * their head), and takes every remote bit, named or not. Needs quiescence. */

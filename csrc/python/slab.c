@@ -35,6 +35,7 @@ static const char *state_name(enum bsa_slab_state state) {
 
 enum slab_number {
     SLAB_SIZE,
+    SLAB_STRIDE,
     SLAB_BASE,
     SLAB_NBYTES,
     SLAB_CAPACITY,
@@ -49,6 +50,8 @@ static PyObject *slab_get_number(SlabObject *slab, void *which) {
     switch ((enum slab_number)(uintptr_t)which) {
     case SLAB_SIZE:
         return PyLong_FromSize_t(info->size);
+    case SLAB_STRIDE:
+        return PyLong_FromSize_t(info->stride);
     case SLAB_BASE:
         return PyLong_FromUnsignedLongLong(info->base);
     case SLAB_NBYTES:
@@ -95,7 +98,8 @@ static PyObject *slab_objects(SlabObject *slab, PyObject *ignored) {
     (void)ignored;
     for (unsigned i = 0; complete && i < slab->info.capacity; i++) {
         if (!is_free(&slab->info, i)) {
-            PyObject *address = PyLong_FromUnsignedLongLong(slab->info.base + i * slab->info.size);
+            PyObject *address =
+                PyLong_FromUnsignedLongLong(slab->info.base + i * slab->info.stride);
 
             complete = address != NULL && PyList_Append(list, address) == 0;
             Py_XDECREF(address);
@@ -133,6 +137,9 @@ static PyMethodDef slab_methods[] = {
 
 static PyGetSetDef slab_getset[] = {
     {"size", (getter)slab_get_number, NULL, "Bytes of an object.", (void *)SLAB_SIZE},
+    {"stride", (getter)slab_get_number, NULL,
+     "Bytes from the start of one object to that of the next: its size, but for the 8-byte class.",
+     (void *)SLAB_STRIDE},
     {"base", (getter)slab_get_number, NULL, "Address of the first object.", (void *)SLAB_BASE},
     {"nbytes", (getter)slab_get_number, NULL, "Bytes of the slab's pages.", (void *)SLAB_NBYTES},
     {"capacity", (getter)slab_get_number, NULL, "Number of objects.", (void *)SLAB_CAPACITY},

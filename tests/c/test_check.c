@@ -118,6 +118,17 @@ static void expect_violation(struct patient *patient, const char *invariant, int
         EXPECT_SOUND(patient.root);                                                                \
     } while (0)
 
+/* With the free count as it was. */
+#define DAMAGED_TURN(page, value, invariant)                                                       \
+    do {                                                                                           \
+        struct bsa_page *page_ = page_at(&patient, page);                                          \
+        uint16_t right_ = page_->relist_at;                                                        \
+        bsa_set_relist_at(page_, value);                                                           \
+        expect_violation(&patient, invariant, __LINE__);                                           \
+        bsa_set_relist_at(page_, right_);                                                          \
+        EXPECT_SOUND(patient.root);                                                                \
+    } while (0)
+
 /* --- blocks ------------------------------------------------------------------------------------
  */
 
@@ -232,19 +243,16 @@ static void damaged_headers_and_roots_are_named(void) {
 static void damaged_bitmaps_and_counts_are_named(void) {
     struct patient patient = admit();
     struct bsa_bits *bits = bsa_bits_at(patient.section, patient.partial[0]);
-    _Atomic uint64_t *local = &bits->local, *remote = &bits->remote;
+    _Atomic uint64_t *live = &bits->live, *remote = &bits->remote;
     struct bsa_page *page = page_at(&patient, patient.partial[0]);
-    uint64_t capacity = bsa_slab_capacity(&patient.root->space.classes, bsa_page_word(page));
+    const char *starts = "bitmaps have bits where objects start alone";
 
-    DAMAGED_ATOMIC(local, atomic_load(local) ^ 1, "a slab's free count is that of its bitmap");
-    DAMAGED_ATOMIC(local, 0, "a slab's free count is that of its bitmap");
-    DAMAGED(page->free_count, 3, "a slab's free count is that of its bitmap");
-    if (capacity < 64) {
-        DAMAGED_ATOMIC(local, atomic_load(local) | (uint64_t)1 << capacity,
-                       "bitmaps have bits for objects alone");
-        DAMAGED_ATOMIC(remote, (uint64_t)1 << 63, "bitmaps have bits for objects alone");
-    }
-    DAMAGED_ATOMIC(remote, atomic_load(local), "an object is freed from one side");
+    DAMAGED_ATOMIC(live, atomic_load(live) ^ 1, "a slab's free count is that of its bitmap");
+    DAMAGED_ATOMIC(live, 0, "a slab's free count is that of its bitmap");
+    DAMAGED(page->relist_in, 3, "a slab's free count is that of its bitmap");
+    DAMAGED_ATOMIC(live, atomic_load(live) | 2, starts);
+    DAMAGED_ATOMIC(remote, (uint64_t)1 << 63, starts);
+    DAMAGED_ATOMIC(&bits[1].remote, 1 << 16, "an object is freed from one side");
     DAMAGED_ATOMIC(remote, 1, "the summary names the words with remote frees");
     DAMAGED_ATOMIC(&page->summary, 1, "every slab with remote frees waits to be drained");
     DAMAGED_ATOMIC(&page_at(&patient, patient.remote)->summary, 0,
@@ -336,10 +344,9 @@ static void damaged_memories_of_a_cache_are_named(void) {
     struct bsa_cache *cache = patient.cache;
     const char *own = "a cache remembers free objects of its own";
 
-    EXPECT(cache->remembered >= 2);
-    DAMAGED(cache->remembered, BSA_REMEMBERED + 1, "a cache remembers a few objects");
+    EXPECT(bsa_cache_remembered(cache) >= 2);
+    DAMAGED(cache->top, cache->freed + BSA_REMEMBERED + 1, "a cache remembers a few objects");
     DAMAGED(cache->freed[1].page, page_at(&patient, patient.block), own);
-    DAMAGED(cache->freed[1].index, (cache->freed[1].index + 1) % 16, own);
     DAMAGED(cache->freed[1].bits, bsa_bits_at(patient.section, patient.full), own);
     DAMAGED(cache->freed[1].address, cache->freed[0].address, "a cache remembers an object once");
     heap_close(&patient.heap);
@@ -349,9 +356,9 @@ static void slabs_that_would_miss_their_turn_are_named(void) {
     struct patient patient = admit();
     const char *count = "a slab changes its list at the right count";
 
-    DAMAGED(page_at(&patient, patient.full)->relist_at, 2, count);
-    DAMAGED(page_at(&patient, patient.partial[0])->relist_at, 1, count);
-    DAMAGED(page_at(&patient, patient.current)->relist_at, BSA_NEVER_RELISTED, count);
+    DAMAGED_TURN(patient.full, 2, count);
+    DAMAGED_TURN(patient.partial[0], 1, count);
+    DAMAGED_TURN(patient.current, BSA_NEVER_RELISTED, count);
     heap_close(&patient.heap);
 }
 
@@ -373,10 +380,13 @@ static void a_current_slabs_copies_that_are_wrong_are_named(void) {
     struct patient patient = admit();
     const char *copies = "the cache's copies are those of its current slab";
 
+    EXPECT(patient.cache->row != 0);
     DAMAGED(patient.cache->base, patient.cache->base + 256, copies);
-    DAMAGED(patient.cache->words, patient.cache->words + 1, copies);
-    DAMAGED(patient.cache->word, patient.cache->words, copies);
+    DAMAGED(patient.cache->word, patient.cache->word + 1, copies);
+    DAMAGED(patient.cache->word, 64, copies);
     DAMAGED(patient.cache->bits, bsa_bits_at(patient.section, patient.full), copies);
+    DAMAGED(patient.cache->row, patient.cache->row | 1, "a row holds free objects");
+    DAMAGED(patient.cache->row, patient.cache->row << 1, "a row holds free objects");
     DAMAGED(patient.cache->page, page_at(&patient, patient.full), "the current slab says so");
     heap_close(&patient.heap);
 }

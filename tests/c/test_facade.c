@@ -205,7 +205,7 @@ static void only_the_start_of_a_live_object_can_be_freed(void) {
             before = snapshot_of(heap.root, EVERYTHING);
             for (uintptr_t at = slab.base; at < slab.base + slab.bytes; at++) {
                 size_t offset = at - slab.base;
-                bool starts = offset % slab.size == 0 && offset / slab.size < slab.capacity;
+                bool starts = offset % slab.stride == 0 && offset / slab.stride < slab.capacity;
                 struct bsa_allocation found;
 
                 if (at == live) {

@@ -69,7 +69,7 @@ static void wipe_section(struct bsa_section *section) {
             page->next.value = page->prev.value = 0xeeeeeeee;
         }
         atomic_store(&page->remote_next, 0xeeeeeeee);
-        page->free_count = 0xeeee;
+        page->relist_in = 0xeee0;
         if (i < section->high_water) {
             atomic_store(&page->summary, 0xeeeeeeeeeeeeeeee);
         }
@@ -97,7 +97,9 @@ static void wipe_root(struct bsa_root *root) {
             memset(&cache->slab, 0xee, sizeof cache->slab);
             cache->page = (struct bsa_page *)(uintptr_t)0xeeeeeeeeeeeeeee0;
             cache->base = 0xeeeeeeee;
-            cache->word = cache->words = cache->remembered = 0xeeeeeeee;
+            cache->bits = (struct bsa_bits *)(uintptr_t)0xeeeeeeeeeeeeeee0;
+            cache->row = cache->word = 0xeeeeeeee;
+            cache->top = cache->freed + 3;
             cache->first_partial.value = cache->last_partial.value = 0xeeeeeeee;
             cache->empty.value = cache->retired.value = 0xeeeeeeee;
             cache->drained = 0xeeeeeeee;

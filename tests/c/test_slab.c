@@ -31,7 +31,9 @@ static struct layer *layer_open(unsigned page_shift, size_t size) {
     layer->space.slot_count = SLOTS;
     layer->space.slots = aligned_memory(64, SLOTS * sizeof *layer->space.slots);
     for (unsigned i = 0; i < SLOTS; i++) {
-        bsa_slot_init(&layer->space.slots[i], &layer->space.classes, i);
+        struct bsa_slot *slot = &layer->space.slots[i];
+
+        bsa_slot_init(slot, &layer->space.classes, i, &slot->tally);
     }
     layer->region = aligned_memory(64 * KIB, size);
     memset(layer->region, 0xa5, size);
@@ -103,27 +105,26 @@ static uintptr_t layer_alloc(struct layer *layer, struct bsa_cache *cache) {
 
 /* What the facade does with an address: page, head, index. */
 static struct bsa_slab slab_at(struct layer *layer, uintptr_t address, uint32_t *index) {
-    struct bsa_slab page = {layer->section, bsa_page_of(layer->section, address)}, slab;
-    uint64_t word = bsa_word_at(layer->section, page.head), head_word;
-    struct bsa_object object;
+    struct bsa_slab slab = {layer->section, bsa_page_of(layer->section, address)};
+    uint64_t word = bsa_page_word(bsa_slab_page(slab)), head_word;
 
     EXPECT_EQUAL(BSA_SLAB, bsa_word_state(word));
-    EXPECT(bsa_slab_find(&layer->space.classes.shapes[bsa_word_shape(word)], page, word, address,
-                         &slab, &object));
-    head_word = bsa_word_at(slab.section, slab.head);
-    EXPECT_EQUAL(bsa_word_shape(head_word), bsa_word_shape(word));
-    EXPECT_EQUAL(bsa_owner_bits(head_word), bsa_owner_bits(word));
-    EXPECT(object.index < bsa_slab_capacity(&layer->space.classes, word));
-    *index = object.index;
+    slab.head -= bsa_word_back(word);
+    head_word = bsa_page_word(bsa_slab_page(slab));
+    EXPECT_EQUAL((uint32_t)head_word, (uint32_t)word);
+    *index = bsa_slab_index_of(&layer->space.classes, slab, word, address);
+    EXPECT(*index < bsa_slab_capacity(&layer->space.classes, word));
+    EXPECT_EQUAL(address, bsa_slab_object_address(&layer->space.classes, slab, word, *index));
     return slab;
 }
 
 static bsa_status layer_free(struct layer *layer, struct bsa_cache *cache, uintptr_t address) {
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, address, &index);
-    struct bsa_object object = bsa_slab_object(slab, index, address);
+    struct bsa_page *page = bsa_page_around(layer->section, address);
     bool must_relist;
-    bsa_status status = bsa_cache_free(cache, &object, &must_relist);
+    bsa_status status =
+        bsa_cache_free(cache, layer->section, page, bsa_page_word(page), address, &must_relist);
 
     if (status == BSA_OK && must_relist) {
         bsa_cache_relist(&layer->space, cache, slab);
@@ -136,7 +137,7 @@ static bsa_status layer_free_remote(struct layer *layer, uintptr_t address) {
     struct bsa_slab slab = slab_at(layer, address, &index);
     uint64_t word = bsa_page_word(bsa_slab_page(slab));
     bool must_push;
-    bsa_status status = bsa_slab_free_remote(slab, index, &must_push);
+    bsa_status status = bsa_slab_free_remote(slab, address, &must_push);
 
     if (must_push) {
         bsa_cache_push_remote(bsa_cache_of(&layer->space, word), slab);
@@ -153,7 +154,7 @@ static unsigned list_of(struct layer *layer, uintptr_t address) {
 static unsigned free_count_of(struct layer *layer, uintptr_t address) {
     uint32_t index;
 
-    return bsa_slab_page(slab_at(layer, address, &index))->free_count;
+    return bsa_free_count(bsa_slab_page(slab_at(layer, address, &index)));
 }
 
 static unsigned capacity_of(struct layer *layer, const struct bsa_cache *cache) {
@@ -203,9 +204,16 @@ static void class_sizes_rise_and_round_little(void) {
 static void classes_reach_half_a_page_and_at_most_32_kib(void) {
     for (unsigned shift = 8; shift <= 21; shift++) {
         struct bsa_class_table table;
-        uint32_t half = 1U << (shift - 1);
+        /* With pages of 64 KiB, a single one has all the words there may be. */
+        unsigned least = shift == 16 ? 2 : 4;
+        uint32_t half = 1U << (shift - 1), granule;
 
         bsa_class_table_init(&table, shift);
+        granule = 1U << table.granule_shift;
+        EXPECT_EQUAL(shift <= 10   ? 1U << (shift - 6)
+                     : shift <= 16 ? 16
+                                   : 1U << (shift - 12),
+                     granule);
         EXPECT_EQUAL(half < 32768 ? half : 32768, table.largest);
         EXPECT_EQUAL(table.largest, table.classes[table.count - 1].size);
         EXPECT_EQUAL(BSA_CLASSES, bsa_class_for(&table, (size_t)table.largest + 1, 0));
@@ -217,12 +225,13 @@ static void classes_reach_half_a_page_and_at_most_32_kib(void) {
 
             EXPECT(class->order <= BSA_MAX_SLAB_ORDER);
             EXPECT(class->capacity[0] >= 2);
-            EXPECT(class->capacity[class->order] >= (class->size * 8 <= (8U << shift) / 2 ? 8 : 2));
+            EXPECT(class->stride >= class->size && class->stride < class->size + granule);
+            EXPECT_EQUAL(0, class->stride % granule);
+            EXPECT(class->capacity[class->order] >= least);
             for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
-                EXPECT((uint64_t) class->capacity[order] * class->size <= (uint64_t)1
-                                                                              << (shift + order));
-                EXPECT(class->capacity[order] <= BSA_MAX_OBJECTS);
-                EXPECT(class->capacity[order] <= (table.bitmap_bytes * 8) << order);
+                EXPECT((uint64_t) class->capacity[order] * class->stride <= (uint64_t)1
+                                                                                << (shift + order));
+                EXPECT(class->capacity[order] == 0 || bsa_bitmap_words(&table, order) <= 64);
             }
         }
     }
@@ -246,32 +255,44 @@ static void a_class_for_an_alignment_has_every_object_aligned(void) {
     }
 }
 
-static void the_reciprocal_finds_every_object_and_no_other_offset(void) {
-    struct bsa_class_table table;
+/* Against the starts one by one: the first of each word, and the words that have none. */
+static void the_starts_of_a_slab_are_those_of_its_objects(void) {
+    for (unsigned shift = 8; shift <= 21; shift++) {
+        struct bsa_class_table table;
 
-    bsa_class_table_init(&table, 21);
-    for (unsigned i = 0; i < table.count; i++) {
-        const struct bsa_shape *shape = &table.shapes[BSA_MAX_SLAB_ORDER << 7 | i];
-        uint32_t end = 4097 * shape->size < 300000 ? 4097 * shape->size : 300000;
+        bsa_class_table_init(&table, shift);
+        for (unsigned i = 0; i < table.count * (BSA_MAX_SLAB_ORDER + 1); i++) {
+            const struct bsa_class *class = &table.classes[i % table.count];
+            unsigned order = i / table.count;
+            uint64_t wanted[64] = {0};
+            struct bsa_starts at;
 
-        for (uint32_t offset = 0; offset < end; offset++) {
-            bool starts_one = offset % shape->size == 0 && offset / shape->size < shape->capacity;
+            for (uint32_t k = 0; k < class->capacity[order]; k++) {
+                uint32_t granule = (k * class->stride) >> table.granule_shift;
 
-            EXPECT_EQUAL(starts_one ? offset / shape->size : UINT32_MAX,
-                         bsa_object_index(shape, offset));
-        }
-        for (uint32_t index = 0; index < 4097; index++) {
-            uint32_t offset = index * shape->size;
-
-            EXPECT_EQUAL(index < shape->capacity ? index : UINT32_MAX,
-                         bsa_object_index(shape, offset));
-            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(shape, offset + 1));
-            EXPECT_EQUAL(UINT32_MAX, bsa_object_index(shape, offset + shape->size - 1));
+                wanted[granule / 64] |= 1ULL << granule % 64;
+            }
+            if (class->capacity[order] == 0) {
+                continue;
+            }
+            for (uint32_t w = 0; w < bsa_bitmap_words(&table, order); w++) {
+                EXPECT_EQUAL(wanted[w], bsa_starts_in(class, order, w).bits);
+            }
+            at = bsa_starts_in(class, order, 0);
+            for (uint32_t w = 0; w < bsa_bitmap_words(&table, order); w++) {
+                if (wanted[w] != 0) {
+                    EXPECT_EQUAL(w, at.word);
+                    EXPECT_EQUAL(wanted[w], at.bits);
+                    bsa_starts_next(&at);
+                }
+            }
+            EXPECT_EQUAL(0, at.word);
+            EXPECT_EQUAL(wanted[0], at.bits);
         }
     }
 }
 
-static void the_tables_agree_with_what_they_were_computed_from(void) {
+static void the_table_of_sizes_agrees_with_what_it_was_computed_from(void) {
     for (unsigned shift = 8; shift <= 21; shift++) {
         struct bsa_class_table table;
 
@@ -280,17 +301,6 @@ static void the_tables_agree_with_what_they_were_computed_from(void) {
             EXPECT_EQUAL(bsa_class_of_size(size), bsa_class_at_hand(&table, size));
         }
         EXPECT_EQUAL(0, bsa_class_at_hand(&table, 0));
-        for (unsigned i = 0; i < table.count; i++) {
-            for (unsigned order = 0; order <= BSA_MAX_SLAB_ORDER; order++) {
-                uint64_t word = bsa_slab_word(order, i, 0xffff, BSA_SLAB_EMPTY);
-                const struct bsa_shape *shape = &table.shapes[bsa_word_shape(word)];
-
-                EXPECT_EQUAL(i, bsa_word_class(word));
-                EXPECT_EQUAL(order, bsa_word_order(word));
-                EXPECT_EQUAL(table.classes[i].size, shape->size);
-                EXPECT_EQUAL(table.classes[i].capacity[order], shape->capacity);
-            }
-        }
     }
 }
 
@@ -447,10 +457,10 @@ static void objects_of_a_slab_that_was_given_back_are_forgotten(void) {
             }
         }
         if (trimmed) {
-            EXPECT(cache->remembered != 0);
+            EXPECT(bsa_cache_remembered(cache) != 0);
             bsa_cache_trim(&layer->space, cache);
         }
-        EXPECT_EQUAL(0, cache->remembered);
+        EXPECT_EQUAL(0, bsa_cache_remembered(cache));
         EXPECT(take_back(layer, cache) > 0);
         layer_close(layer);
     }
@@ -534,7 +544,7 @@ static void a_slab_that_becomes_current_beside_an_empty_one_is_given_back_when_e
     }
     free_slab(layer, cache, objects[0]);
     EXPECT_OK(layer_free(layer, cache, objects[1][5]));
-    cache->remembered = 0;
+    bsa_cache_forget(cache);
     EXPECT_EQUAL(objects[1][5], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(BSA_SLAB_EMPTY, list_of(layer, objects[0][0]));
     EXPECT_EQUAL(BSA_SLAB_CURRENT, list_of(layer, objects[1][0]));
@@ -681,7 +691,7 @@ static void a_slab_is_kept_until_a_remote_free_under_way_is_over(void) {
     bsa_cache_trim(&layer->space, cache);
     EXPECT_EQUAL(0, take_back(layer, cache));
     atomic_fetch_and(remote, ~(uint64_t)1);
-    EXPECT_OK(bsa_slab_free_remote(slab, 0, &must_push)); /* steps 1 to 3 */
+    EXPECT_OK(bsa_slab_free_remote(slab, objects[0], &must_push)); /* steps 1 to 3 */
     EXPECT(must_push);
     bsa_cache_trim(&layer->space, cache);
     EXPECT_EQUAL(0, take_back(layer, cache));
@@ -721,8 +731,11 @@ static void name_as_a_double_free_does(struct layer *layer, uintptr_t object) {
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, object, &index);
 
-    atomic_fetch_or(&bsa_slab_bits(slab)[index / 64].remote, 1ULL << index % 64);
-    atomic_fetch_or(&bsa_slab_page(slab)->summary, 1ULL << index / 64);
+    uint64_t granule = bsa_granule_of(layer->section, object);
+    struct bsa_bits *bits = layer->section->derived.bits + granule / 64;
+
+    atomic_fetch_or(&bits->remote, 1ULL << granule % 64);
+    atomic_fetch_or(&bsa_slab_page(slab)->summary, 1ULL << (bits - bsa_slab_bits(slab)));
 }
 
 /* The same with a slab that is not the current one: emptied after it was named, or before. */
@@ -770,7 +783,7 @@ static void a_slab_on_the_stack_of_another_cache_reaches_its_owner(void) {
     struct bsa_slab slab = slab_at(layer, object, &index);
     bool must_push;
 
-    EXPECT_OK(bsa_slab_free_remote(slab, index, &must_push));
+    EXPECT_OK(bsa_slab_free_remote(slab, object, &must_push));
     EXPECT(must_push);
     bsa_cache_push_remote(other, slab);
     bsa_cache_drain(&layer->space, other);
@@ -870,7 +883,7 @@ static void partial_slabs_are_used_first_in_first_out(void) {
     EXPECT_OK(layer_free(layer, cache, objects[1][2]));
     EXPECT_OK(layer_free(layer, cache, objects[4][0]));
     EXPECT_OK(layer_free(layer, cache, objects[3][1]));
-    cache->remembered = 0;
+    bsa_cache_forget(cache);
     EXPECT_EQUAL(objects[3][1], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(objects[3][5], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(objects[1][2], bsa_cache_alloc(&layer->space, cache));
@@ -894,7 +907,7 @@ static void a_partial_slab_that_ran_dry_is_passed_over(void) {
         EXPECT_EQUAL(BSA_SLAB_PARTIAL, list_of(layer, objects[s][3]));
     }
     EXPECT_OK(layer_free(layer, cache, objects[2][5]));
-    cache->remembered = 0;
+    bsa_cache_forget(cache);
     EXPECT_EQUAL(objects[2][5], bsa_cache_alloc(&layer->space, cache));
     EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[0][3]));
     EXPECT_EQUAL(BSA_SLAB_FULL, list_of(layer, objects[1][3]));
@@ -962,8 +975,8 @@ int main(void) {
     RUN(class_sizes_rise_and_round_little);
     RUN(classes_reach_half_a_page_and_at_most_32_kib);
     RUN(a_class_for_an_alignment_has_every_object_aligned);
-    RUN(the_reciprocal_finds_every_object_and_no_other_offset);
-    RUN(the_tables_agree_with_what_they_were_computed_from);
+    RUN(the_starts_of_a_slab_are_those_of_its_objects);
+    RUN(the_table_of_sizes_agrees_with_what_it_was_computed_from);
     RUN(the_hash_tells_tables_apart);
     RUN(the_first_object_needs_a_slab_and_the_next_ones_do_not);
     RUN(every_class_of_every_page_size_serves_a_slab_full);

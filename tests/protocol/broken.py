@@ -19,7 +19,6 @@ from remote_free import (
     set_bit,
     store,
     take_word,
-    valid_bits,
     wait_for_other_than,
     words_of,
 )
@@ -40,8 +39,8 @@ def free_and_raise_flag(me, block, index):
     while True:
         if before & bit:
             return NOT_ALLOCATED
-        here = yield load, "local", block, w
-        if here & bit:
+        here = yield load, "live", block, w
+        if not here & bit:
             return NOT_ALLOCATED
         seen, life = yield set_bit, me, block, index, before
         if seen == before:
@@ -58,7 +57,7 @@ def drain_every_word(block, objects):
     yield exchange, 0, "summary", block
     w = 0
     while w < words_of(objects):
-        yield from take_word(block, w, objects)
+        yield from take_word(block, w)
         w += 1
 
 
@@ -77,7 +76,7 @@ def put_on_list(memory, head, index):
     before = memory["head",]
     if before == head:
         memory["head",] = index
-        memory["live", 1, index] = False
+        memory["held", 1, index] = False
     return before
 
 
@@ -99,7 +98,7 @@ def push_and_count(me, block, index):
 
 def take_back_one(memory, index):
     w, bit = divmod(index, WORD_BITS)
-    memory["local", 1, w] |= 1 << bit
+    memory["live", 1, w] &= ~(1 << bit)
 
 
 def drain_list(cache):
@@ -129,7 +128,7 @@ def fetch_or_bit(memory, block, index):
     w, bit = divmod(index, WORD_BITS)
     before = memory["remote", block, w]
     memory["remote", block, w] |= 1 << bit
-    was_live, memory["live", block, index] = memory["live", block, index], False
+    was_live, memory["held", block, index] = memory["held", block, index], False
     return before, memory["life", block] if was_live else None
 
 
@@ -139,11 +138,11 @@ def expect_was_live(memory, life):
 
 
 def look_and_fetch_or(me, block, index):
-    """Looks at the local word before it sets the bit."""
+    """Looks at the live word before it sets the bit."""
     w, bit = index // WORD_BITS, 1 << index % WORD_BITS
     cache = yield load, "word", block
-    here = yield load, "local", block, w
-    if here & bit:
+    here = yield load, "live", block, w
+    if not here & bit:
         return NOT_ALLOCATED
     before, life = yield fetch_or_bit, block, index
     if before & bit:
@@ -154,15 +153,15 @@ def look_and_fetch_or(me, block, index):
 
 
 def fetch_or_and_look(me, block, index):
-    """Looks at the local word after it has set the bit."""
+    """Looks at the live word after it has set the bit."""
     w, bit = index // WORD_BITS, 1 << index % WORD_BITS
     cache = yield load, "word", block
     before, life = yield fetch_or_bit, block, index
     if before & bit:
         return NOT_ALLOCATED
-    here = yield load, "local", block, w
+    here = yield load, "live", block, w
     yield from name_if_first(cache, block, w, before, life)
-    return NOT_ALLOCATED if here & bit else OK
+    return OK if here & bit else NOT_ALLOCATED
 
 
 def name_if_first(cache, block, w, before, life):
@@ -175,10 +174,10 @@ def name_if_first(cache, block, w, before, life):
 # --- the right steps in the wrong order ---
 
 
-def take_word_cleared_first(block, w, objects):
+def take_word_cleared_first(block, w):
     bits = yield take_all_bits, block, w
-    had = yield load, "local", block, w
-    yield store, had | bits & valid_bits(objects, w), "local", block, w
+    had = yield load, "live", block, w
+    yield store, had & ~bits, "live", block, w
 
 
 def take_all_bits(memory, block, w):
@@ -192,7 +191,7 @@ def drain_slab_cleared_first(block, objects):
     w = 0
     while w < words_of(objects):
         if named >> w & 1:
-            yield from take_word_cleared_first(block, w, objects)
+            yield from take_word_cleared_first(block, w)
         w += 1
 
 

@@ -5,12 +5,12 @@ a word of its bitmaps; a class is known by how many objects its slabs have. An o
 the keenest that the rules allow, and another slot may make a slab of another class of the block.
 
     ("word", block)             FREE, CHANGING, or the slab's cache: (slot, objects)
-    ("local", block, w), ("remote", block, w), ("summary", block), ("link", block)
+    ("live", block, w), ("remote", block, w), ("summary", block), ("link", block)
     ("stack", cache)            the slabs with remote frees: the number of the first, counted from 1; 0: none
 
 What the code does not have, the model adds, to know what is true:
 
-    ("live", block, index)      whether the object is handed out
+    ("held", block, index)      whether the object is handed out
     ("life", block)             how often the block has been given back
     ("at", freer)               the word it looks at, until that is drained
     "overlaps"                  bits that drains found on both sides
@@ -44,9 +44,9 @@ def empty_memory(caches, freers, blocks, misuse):
         memory.update({("word", block): FREE, ("summary", block): 0, ("link", block): 0})
         memory["life", block] = 0
         for w in range(MOST_WORDS):
-            memory.update({("local", block, w): 0, ("remote", block, w): 0})
+            memory.update({("live", block, w): 0, ("remote", block, w): 0})
         for index in range(MOST_WORDS * WORD_BITS):
-            memory["live", block, index] = False
+            memory["held", block, index] = False
     for counter in ("overlaps", "residue", "accepted"):
         memory[counter,] = 0
     memory["handed out",] = None
@@ -57,8 +57,10 @@ def empty_memory(caches, freers, blocks, misuse):
 def add_full_slab(memory, block, cache):
     """Makes the block a slab of which every object is live."""
     memory["word", block] = cache
+    for w in range(words_of(cache[1])):
+        memory["live", block, w] = valid_bits(cache[1], w)
     for index in range(cache[1]):
-        memory["live", block, index] = True
+        memory["held", block, index] = True
 
 
 # --- atomic steps ---
@@ -124,8 +126,8 @@ def bit_was_set(memory, freer, block, index, before):
     memory["remote", block, w] |= 1 << bit
     was_drained = memory["at", freer] is None
     memory["at", freer] = None
-    if memory["live", block, index]:
-        memory["live", block, index] = False
+    if memory["held", block, index]:
+        memory["held", block, index] = False
         return memory["life", block]
     if before != 0:  # the freer has done, and thinks all is well
         if not was_drained:
@@ -134,13 +136,13 @@ def bit_was_set(memory, freer, block, index, before):
     return None
 
 
-def look_at_local_again(memory, block, index, life):
-    """The local word. A double free whose bit was the remote word's first, and that finds the object handed out anew,
+def look_at_live_again(memory, block, index, life):
+    """The live word. A double free whose bit was the remote word's first, and that finds the object handed out anew,
     frees it from under its new owner."""
     w, bit = divmod(index, WORD_BITS)
-    here, remote = memory["local", block, w], memory["remote", block, w]
-    if life is None and (remote & ~here) >> bit & 1:
-        memory["live", block, index] = False
+    here, remote = memory["live", block, w], memory["remote", block, w]
+    if life is None and (remote & here) >> bit & 1:
+        memory["held", block, index] = False
     return here
 
 
@@ -184,15 +186,15 @@ def free_remote(freer, block, index):
     """Frees the object; OK or NOT_ALLOCATED."""
     w, bit = index // WORD_BITS, 1 << index % WORD_BITS
     cache = yield load, "word", block
-    if cache in (FREE, CHANGING) or index >= cache[1]:
+    if cache in (FREE, CHANGING):
         return NOT_ALLOCATED
 
     before = yield look_at_remote, freer, block, w
     while True:
         if before & bit:
             return NOT_ALLOCATED
-        here = yield load, "local", block, w
-        if here & bit:
+        here = yield load, "live", block, w
+        if not here & bit:
             return NOT_ALLOCATED
         seen, life = yield set_bit, freer, block, index, before
         if seen == before:
@@ -202,8 +204,8 @@ def free_remote(freer, block, index):
         return OK
 
     status = OK
-    here = yield look_at_local_again, block, index, life
-    if here & bit:
+    here = yield look_at_live_again, block, index, life
+    if not here & bit:
         left = yield fetch_and, ~bit, "remote", block, w
         if left & ~bit == 0:
             return NOT_ALLOCATED
@@ -239,18 +241,16 @@ def take_bits(memory, block, w, bits, had):
     before = memory["remote", block, w]
     if before == bits:
         clear_remote(memory, block, w)
-        memory["overlaps",] += (bits & had).bit_count()
+        memory["overlaps",] += (bits & ~had).bit_count()
     return before
 
 
 def is_empty(memory, block, objects):
-    return all(
-        memory["local", block, w] == valid_bits(objects, w) for w in range(words_of(objects))
-    )
+    return not any(memory["live", block, w] for w in range(words_of(objects)))
 
 
 def destroy(memory, block):
-    if any(memory["live", block, index] for index in range(MOST_WORDS * WORD_BITS)):
+    if any(memory["held", block, index] for index in range(MOST_WORDS * WORD_BITS)):
         raise Violation("a slab with live objects was given back")
     memory["word", block] = CHANGING
     memory["life", block] += 1
@@ -264,26 +264,26 @@ def take_block(memory, block):
 
 def hand_out(memory, block, index, here):
     w, bit = divmod(index, WORD_BITS)
-    if memory["live", block, index]:
+    if memory["held", block, index]:
         raise Violation(f"object {index} was handed out twice")
-    memory["live", block, index] = True
-    memory["local", block, w] = here & ~(1 << bit)
+    memory["held", block, index] = True
+    memory["live", block, w] = here | 1 << bit
 
 
 def take_back(memory, block, index, here):
     w, bit = divmod(index, WORD_BITS)
-    memory["live", block, index] = False
-    memory["local", block, w] = here | 1 << bit
+    memory["held", block, index] = False
+    memory["live", block, w] = here & ~(1 << bit)
 
 
 # --- an owner: bsa_cache_drain, bsa_slab_drain, keep_or_retire ---
 
 
-def take_word(block, w, objects):
-    had = yield load, "local", block, w
+def take_word(block, w):
+    had = yield load, "live", block, w
     bits = yield load, "remote", block, w
     while True:
-        yield store, had | bits & valid_bits(objects, w), "local", block, w
+        yield store, had & ~bits, "live", block, w
         seen = yield take_bits, block, w, bits, had
         if seen == bits:
             return
@@ -295,7 +295,7 @@ def drain_slab(block, objects):
     w = 0
     while w < words_of(objects):
         if named >> w & 1:
-            yield from take_word(block, w, objects)
+            yield from take_word(block, w)
         w += 1
 
 
@@ -333,7 +333,7 @@ def drain(cache, drain_slab=drain_slab):
 def free_local(block, index, objects):
     """The owner's own free of a live object."""
     w = index // WORD_BITS
-    here = yield load, "local", block, w
+    here = yield load, "live", block, w
     yield take_back, block, index, here
     yield from retire_if_empty(block, objects)
 
@@ -343,8 +343,11 @@ def make_slab(block, cache):
     yield take_block, block
     w = 0
     while w < words_of(cache[1]):
-        yield store, valid_bits(cache[1], w), "local", block, w
-        yield clear_remote, block, w
+        here = yield load, "live", block, w
+        remote = yield load, "remote", block, w
+        if here | remote:
+            yield store, 0, "live", block, w
+            yield clear_remote, block, w
         w += 1
     yield store, cache, "word", block
 
@@ -352,8 +355,8 @@ def make_slab(block, cache):
 def take(block, index):
     """Hands the object out; False: it is not free. (The code takes the first one that is.)"""
     w, bit = divmod(index, WORD_BITS)
-    here = yield load, "local", block, w
-    if not here >> bit & 1:
+    here = yield load, "live", block, w
+    if here >> bit & 1:
         return False
     yield hand_out, block, index, here
     return True
@@ -425,14 +428,14 @@ def freer_of_what_comes(me, block):
 def next_freer(me, block, index, cache):
     """Frees the object that the next owner hands out."""
     yield wait_for, cache, "word", block
-    yield wait_for, True, "live", block, index
+    yield wait_for, True, "held", block, index
     yield from freer(me, ((block, index),))
 
 
 def next_racer(me, block, index, cache):
     """The same, where a late double free may do so, too."""
     yield wait_for, cache, "word", block
-    yield wait_for, True, "live", block, index
+    yield wait_for, True, "held", block, index
     yield from racer(me, block, index)
 
 
@@ -472,10 +475,10 @@ def expect_sound(memory, drain=drain):
 
 
 def expect_slab_sound(memory, block, objects):
-    live = [memory["live", block, index] for index in range(objects)]
+    live = [memory["held", block, index] for index in range(objects)]
     for index in range(objects):
         w, bit = divmod(index, WORD_BITS)
-        is_free = bool(memory["local", block, w] >> bit & 1)
+        is_free = not memory["live", block, w] >> bit & 1
         if live[index] and is_free:
             raise Violation(f"object {index} is live and free")
         if not live[index] and not is_free:
