@@ -353,52 +353,84 @@ static BSA_SLOW_PATH bsa_status alloc_general(struct bsa_root *root, unsigned sl
     return finish_alloc(root, slot, size, flags, status, *address);
 }
 
-/* Counts the object taken, and delivers it. */
-static BSA_FAST_PATH bsa_status deliver(struct bsa_root *root, const struct bsa_cache *cache,
-                                        uintptr_t taken, uintptr_t *address) {
-    (void)root;
-    *address = taken;
-    bsa_unpoison_new(bsa_find_section(root, NULL, taken), taken, cache->object_size);
-    bsa_tally_add(cache->counted_in, 1, cache->object_size);
-    return BSA_OK;
+static BSA_APART uintptr_t raise_peaks(struct bsa_tally *tally, uintptr_t taken) {
+    bsa_tally_raise(tally);
+    return taken;
 }
 
-/* Where there is no row, either. */
-static BSA_APART bsa_status alloc_from_next_row(struct bsa_root *root, unsigned number,
-                                                struct bsa_cache *cache, size_t size,
-                                                uintptr_t *address) {
-    if (BSA_LIKELY(bsa_cache_next_row(&root->space, cache))) {
-        return deliver(root, cache, bsa_cache_take_row(cache), address);
+/* Counts the object just taken. */
+static BSA_FAST_PATH uintptr_t counted(struct bsa_root *root, const struct bsa_cache *cache,
+                                       uintptr_t taken) {
+    (void)root;
+    bsa_unpoison_new(bsa_find_section(root, NULL, taken), taken, cache->object_size);
+    return BSA_LIKELY(!bsa_tally_passes(cache->counted_in, 1, cache->object_size))
+               ? taken
+               : raise_peaks(cache->counted_in, taken);
+}
+
+/* The cache for objects of that size, of a slot that needs no lock; NULL: there is none. */
+static BSA_FAST_PATH struct bsa_cache *cache_at_hand(struct bsa_root *root, unsigned number,
+                                                     size_t size) {
+    if (BSA_LIKELY(number < root->space.slot_count)) {
+        struct bsa_slot *slot = &root->space.slots[number];
+
+        if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
+            return &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
+        }
+    }
+    return NULL;
+}
+
+/* The common case: a small object, as it comes, that is remembered or in the row; else 0. */
+static BSA_FAST_PATH uintptr_t object_at_hand(struct bsa_root *root, struct bsa_cache *cache) {
+    return BSA_LIKELY(bsa_cache_remembers(cache))
+               ? counted(root, cache, bsa_cache_take_freed(cache))
+               : counted(root, cache, bsa_cache_take_row(cache));
+}
+
+static BSA_FAST_PATH bool has_object_at_hand(const struct bsa_cache *cache) {
+    return BSA_LIKELY(cache != NULL) &&
+           (BSA_LIKELY(bsa_cache_remembers(cache)) || BSA_LIKELY(cache->row != 0));
+}
+
+/* Where no object is at hand: the next row of the current slab, or the long way. */
+static BSA_APART bsa_status alloc_next(struct bsa_root *root, unsigned number, size_t size,
+                                       uintptr_t *address) {
+    struct bsa_cache *cache = cache_at_hand(root, number, size);
+
+    if (cache != NULL && bsa_cache_next_row(&root->space, cache)) {
+        *address = counted(root, cache, bsa_cache_take_row(cache));
+        return BSA_OK;
     }
     return alloc_general(root, number, size, 0, 0, address);
 }
 
-/* Where no object is remembered. */
-static BSA_APART bsa_status alloc_from_row(struct bsa_root *root, unsigned number,
-                                           struct bsa_cache *cache, size_t size,
-                                           uintptr_t *address) {
-    if (BSA_LIKELY(cache->row != 0)) {
-        return deliver(root, cache, bsa_cache_take_row(cache), address);
-    }
-    return alloc_from_next_row(root, number, cache, size, address);
-}
-
 bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, size_t align,
                         unsigned flags, uintptr_t *address) {
-    /* The common case first: a small object, as it comes, of a slot that needs no lock and
-     * remembers one. */
-    if (BSA_LIKELY((align | flags) == 0 && number < root->space.slot_count)) {
-        struct bsa_slot *slot = &root->space.slots[number];
+    struct bsa_cache *cache;
 
-        if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
-            struct bsa_cache *cache = &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
-
-            return BSA_LIKELY(bsa_cache_remembers(cache))
-                       ? deliver(root, cache, bsa_cache_take_freed(cache), address)
-                       : alloc_from_row(root, number, cache, size, address);
-        }
+    if (BSA_UNLIKELY((align | flags) != 0)) {
+        return alloc_general(root, number, size, align, flags, address);
     }
-    return alloc_general(root, number, size, align, flags, address);
+    cache = cache_at_hand(root, number, size);
+    if (BSA_UNLIKELY(!has_object_at_hand(cache))) {
+        return alloc_next(root, number, size, address);
+    }
+    *address = object_at_hand(root, cache);
+    return BSA_OK;
+}
+
+static BSA_APART uintptr_t malloc_next(struct bsa_root *root, unsigned number, size_t size) {
+    uintptr_t address;
+
+    return alloc_next(root, number, size, &address) == BSA_OK ? address : 0;
+}
+
+uintptr_t bsa_malloc_on(struct bsa_root *root, unsigned number, size_t size) {
+    struct bsa_cache *cache = cache_at_hand(root, number, size);
+
+    return has_object_at_hand(cache) ? object_at_hand(root, cache)
+                                     : malloc_next(root, number, size);
 }
 
 size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) {

@@ -268,6 +268,9 @@ size_t bsa_trim(struct bsa_root *root);
  * beyond the root's slots); the enter and leave hooks are not called. */
 bsa_status bsa_alloc_on(struct bsa_root *root, unsigned slot, size_t size, size_t align,
                         unsigned flags, uintptr_t *address);
+/* The shortest way to memory for a program that asks for nothing but a size and needs no reason:
+ * the address, or 0 where bsa_alloc_on would fail. */
+uintptr_t bsa_malloc_on(struct bsa_root *root, unsigned slot, size_t size);
 bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
                               unsigned flags, uintptr_t *address);
 bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_t count,

@@ -19,7 +19,7 @@ static void raise_peak(struct bsa_gauge *gauge) {
     }
 }
 
-BSA_SLOW_PATH void bsa_tally_raise(struct bsa_tally *tally) {
+BSA_APART void bsa_tally_raise(struct bsa_tally *tally) {
     raise_peak(&tally->count);
     raise_peak(&tally->bytes);
 }

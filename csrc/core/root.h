@@ -136,11 +136,16 @@ size_t bsa_give_back_retired(struct bsa_root *root, struct bsa_cache *cache);
 /* Raises the peaks that have been passed. */
 void bsa_tally_raise(struct bsa_tally *tally);
 
-/* `count` and `bytes` may be negative, cast. */
-static BSA_FAST_PATH void bsa_tally_add(struct bsa_tally *tally, size_t count, size_t bytes) {
+/* Adds, and tells whether a peak was passed: bsa_tally_raise is next. `count` and `bytes` may be
+ * negative, cast. */
+static BSA_FAST_PATH bool bsa_tally_passes(struct bsa_tally *tally, size_t count, size_t bytes) {
     tally->count.below -= (int64_t)count;
     tally->bytes.below -= (int64_t)bytes;
-    if (BSA_UNLIKELY((tally->count.below | tally->bytes.below) < 0)) {
+    return (tally->count.below | tally->bytes.below) < 0;
+}
+
+static inline void bsa_tally_add(struct bsa_tally *tally, size_t count, size_t bytes) {
+    if (BSA_UNLIKELY(bsa_tally_passes(tally, count, bytes))) {
         bsa_tally_raise(tally);
     }
 }

@@ -58,9 +58,7 @@ void front_begin_thread(unsigned number) {
 }
 
 void *front_alloc(size_t size) {
-    uintptr_t address;
-
-    return bsa_alloc_on(root, slot, size, 0, 0, &address) == BSA_OK ? (void *)address : NULL;
+    return (void *)bsa_malloc_on(root, slot, size);
 }
 
 void *front_alloc_aligned(size_t size, size_t align) {
