@@ -40,7 +40,7 @@ VARIANT_TESTS := --ignore=tests/test_package.py --ignore=tests/test_bench.py --i
 VARIANT_TESTS += --ignore-glob='*/test_view*.py' --ignore=tests/test_plot.py --ignore=tests/test_report.py --ignore=tests/test_typing.py
 VARIANT_TESTS += --ignore=tests/test_notebooks.py
 
-.PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind test-notebooks notebooks fuzz mutants coverage bench bench-peers bench-lab bench-instructions lint format dist check-dist prepare build clean
+.PHONY: help demo test test-c test-asan test-tsan test-debug test-leaks test-valgrind test-notebooks notebooks fuzz mutants coverage bench bench-peers bench-lab bench-instructions bench-checks lint format dist check-dist prepare build clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 20
@@ -146,6 +146,10 @@ bench-lab: build ## what replays with samples, the report and the pictures of Ju
 bench-instructions: build ## instructions of each operation, beside those kept; ARGS=--update keeps them
 	@$(MAKE) prepare PACKAGES=valgrind
 	@PYTHONPATH="$(CURDIR)" $(PY) tests/bench/instructions.py $(ARGS)
+
+bench-checks: build ## instructions of a free without each of its checks; ARGS=--document keeps the table
+	@$(MAKE) prepare PACKAGES=valgrind
+	@PYTHONPATH="$(CURDIR)" $(PY) tests/bench/checks.py $(ARGS)
 
 lint: ## formatting and static checks; needs clang-format, black, pyflakes and mypy
 	@.ci/lint $(PY)

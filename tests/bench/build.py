@@ -33,14 +33,17 @@ def compiler_version():
     return done.stdout.splitlines()[0]
 
 
-def build(folder):
-    """Programs by what they run over: "malloc" and "bsa"."""
+def build(folder, sources_of_core=ROOT / "csrc" / "core", refuses=True):
+    """Programs by what they run over: "malloc" and "bsa".
+
+    `refuses`: each run over bsa first sees that wrong frees are refused, or fails.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     library, over_bsa, over_malloc = (
         folder / name for name in ("libbench_bsa.so", "bench_bsa", "bench_malloc")
     )
-    core = ["-DBENCH_BSA", f"-I{ROOT / 'csrc/core'}"]
-    held = [SOURCES / "front_bsa.c", ROOT / "csrc/core/all.c"]
+    core = ["-DBENCH_BSA", f"-DREFUSES={int(refuses)}", f"-I{sources_of_core}"]
+    held = [SOURCES / "front_bsa.c", sources_of_core / "all.c"]
     _compile(*LIBRARY, *core, *held, "-o", library)
     common, extra = ([SOURCES / name for name in names] for names in (COMMON, OVER_BSA))
     link = [f"-L{folder}", "-lbench_bsa", "-Wl,-rpath,$ORIGIN"]

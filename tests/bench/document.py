@@ -16,6 +16,11 @@ def update(levels, aims):
     PAGE.write_text(between_markers(text, "aims", aims), encoding="utf-8")
 
 
+def update_table(name, lines):
+    """The same for one table that is measured apart."""
+    PAGE.write_text(between_markers(PAGE.read_text("utf-8"), name, lines), encoding="utf-8")
+
+
 def between_markers(text, name, lines):
     """The page with other lines between `<!-- name -->` and `<!-- end of name -->`."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"

@@ -178,8 +178,10 @@ int main(int argc, char **argv) {
     arguments = argv + 2;
     report_library();
 #ifdef BENCH_BSA
-    expect_refusals();
-    report("refusals", 1);
+    if (REFUSES) {
+        expect_refusals();
+        report("refusals", 1);
+    }
 #endif
     workload_named(argv[1])->run();
     return 0;
