@@ -528,27 +528,41 @@ static BSA_SLOW_PATH bsa_status free_general(struct bsa_root *root, unsigned num
                                      : free_traced(root, number, address);
 }
 
+/* Frees what is at an address of the section. The common case first: an object of the slot's own,
+ * which needs no lock. */
+static BSA_FAST_PATH bsa_status free_in(struct bsa_root *root, unsigned number,
+                                        struct bsa_section *section, uintptr_t address) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    struct bsa_page *page = bsa_page_around(section, address);
+    /* Relaxed: where the slot owns the slab, it has written the word itself. */
+    uint64_t word = atomic_load_explicit(&page->word, memory_order_relaxed);
+
+    return BSA_LIKELY(bsa_owner_bits(word) ==
+                      atomic_load_explicit(&slot->fast_owner, memory_order_relaxed))
+               ? object_free_own(root, &slot->caches[bsa_word_class(word)], address, section, page,
+                                 word)
+               : free_general(root, number, address);
+}
+
+/* Where the section is another one than the last time. */
+static __attribute__((noinline)) bsa_status free_elsewhere(struct bsa_root *root, unsigned number,
+                                                           uintptr_t address) {
+    struct bsa_section *section = bsa_find_section_slow(root, &root->space.slots[number], address);
+
+    return BSA_LIKELY(section != NULL) ? free_in(root, number, section, address)
+                                       : free_general(root, number, address);
+}
+
 bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address) {
-    /* The common case first: an object of the slot's own, which needs no lock, in the section that
-     * the last one was in. */
-    if (BSA_LIKELY(number < root->space.slot_count)) {
-        struct bsa_slot *slot = &root->space.slots[number];
-        struct bsa_section *section =
-            atomic_load_explicit(&slot->last_section, memory_order_acquire);
+    struct bsa_section *section;
 
-        if (BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))) {
-            struct bsa_page *page = bsa_page_around(section, address);
-            /* Relaxed: where the slot owns the slab, it has written the word itself. */
-            uint64_t word = atomic_load_explicit(&page->word, memory_order_relaxed);
-
-            if (BSA_LIKELY(bsa_owner_bits(word) ==
-                           atomic_load_explicit(&slot->fast_owner, memory_order_relaxed))) {
-                return object_free_own(root, &slot->caches[bsa_word_class(word)], address, section,
-                                       page, word);
-            }
-        }
+    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+        return free_general(root, number, address);
     }
-    return free_general(root, number, address);
+    section = atomic_load_explicit(&root->space.slots[number].last_section, memory_order_acquire);
+    return BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))
+               ? free_in(root, number, section, address)
+               : free_elsewhere(root, number, address);
 }
 
 bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,

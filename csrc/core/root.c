@@ -73,8 +73,8 @@ void bsa_set_limit(struct bsa_root *root, uint64_t bytes) {
     atomic_store_explicit(&root->limit_pages, pages, memory_order_relaxed);
 }
 
-BSA_SLOW_PATH struct bsa_section *bsa_find_section_slow(const struct bsa_root *root,
-                                                        struct bsa_slot *slot, uintptr_t address) {
+struct bsa_section *bsa_find_section_slow(const struct bsa_root *root, struct bsa_slot *slot,
+                                          uintptr_t address) {
     struct bsa_section *section = bsa_section_by_address(&root->space.directory, address);
 
     if (section != NULL && slot != NULL) {

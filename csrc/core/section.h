@@ -34,9 +34,13 @@ struct bsa_area {
     uint64_t offset, length; /* bytes from the header */
 };
 
-/* A node of the two directory trees (directory.h): offsets from the root, 0 is none. */
+enum { BSA_DIRECTORY_FANOUT = 32 };
+
+/* A node of the directory's trees (directory.h). */
 struct bsa_directory_node {
-    _Atomic int64_t left, right;
+    _Alignas(BSA_CACHE_LINE) _Atomic uint64_t slope; /* beside the first key: both make a guess */
+    _Atomic uint64_t key[BSA_DIRECTORY_FANOUT];
+    _Atomic int64_t child[BSA_DIRECTORY_FANOUT];
 };
 
 struct bsa_section_derived {
@@ -58,8 +62,7 @@ struct bsa_section_derived {
     uint64_t real_alignment;
     uint64_t region_start, region_size; /* raw bytes of the metadata's region */
     uint64_t heap_region_start,
-        heap_region_size; /* of the heap's, where that is another; else the same */
-    struct bsa_directory_node by_address, by_number;
+        heap_region_size;   /* of the heap's, where that is another; else the same */
     int64_t previous, next; /* in order of registration; offsets from the root, 0 is none */
     bool physical_is_linear;
     uint64_t physical_base; /* of the region's first byte */
@@ -85,6 +88,7 @@ struct bsa_section {
     struct bsa_area areas[BSA_AREAS];
     uint64_t heap_offset; /* of the heap from the header, where they share a region; else 0 */
     struct bsa_section_derived derived;
+    struct bsa_directory_node room; /* lent to the directory of whoever manages the section */
 };
 
 /* What a section would look like. */
