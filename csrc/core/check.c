@@ -429,6 +429,9 @@ static bool sections_are_valid(struct checker *checker) {
         total += section->total_pages;
     }
     checker->section = NULL;
+    HOLDS(bsa_directory_is_valid(&checker->root->space.directory) &&
+              checker->root->space.directory.by_address.count == index,
+          0, "the directory is ordered and packed, and has every section once");
     HOLDS(index == bsa_section_count(checker->root) && total == bsa_total_pages(checker->root), 0,
           "the root counts its sections and their pages");
     HOLDS(allocated == checker->root->allocated_pages, 0, "the root counts the allocated pages");

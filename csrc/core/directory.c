@@ -402,17 +402,25 @@ struct bsa_section *bsa_section_by_number(const struct bsa_directory *directory,
 /* --- invariants --------------------------------------------------------------------------------
  */
 
-/* Whether an entry of the tree is what its place asks for: the next in order, and the first key of
- * what it leads to. */
+/* The first key of what an entry leads to. */
+static uint64_t first_key(const struct bsa_directory *directory,
+                          const struct bsa_directory_tree *tree, int64_t child) {
+    if (!is_section(child)) {
+        return key_at(node_at(directory, child), 0);
+    }
+    return tree == &directory->by_address ? bsa_heap_start(bsa_section_at(directory, child - 1))
+                                          : bsa_section_at(directory, child - 1)->derived.base;
+}
+
+/* Whether an entry of the tree is what its place asks for: the next in order, and with the first
+ * key of what it leads to. */
 static bool entry_is_valid(const struct bsa_directory *directory,
                            const struct bsa_directory_tree *tree, unsigned level, uint64_t index) {
     struct entry entry = entry_of(directory, tree, level, index);
 
-    if (entry.child == 0 || is_section(entry.child) != (level == 0) ||
-        (index > 0 && entry_of(directory, tree, level, index - 1).key >= entry.key)) {
-        return false;
-    }
-    return level == 0 || key_at(node_at(directory, entry.child), 0) == entry.key;
+    return entry.child != 0 && is_section(entry.child) == (level == 0) &&
+           first_key(directory, tree, entry.child) == entry.key &&
+           (index == 0 || entry_of(directory, tree, level, index - 1).key < entry.key);
 }
 
 /* Whether the node that begins with this entry has nothing behind the level's last one, and guesses
@@ -461,7 +469,8 @@ static bool tree_is_valid(const struct bsa_directory *directory,
 bool bsa_directory_is_valid(const struct bsa_directory *directory) {
     uint64_t rooms = 0, sections = directory->by_address.count;
 
-    if (directory->by_number.count != sections ||
+    if ((atomic_load_explicit(&directory->sequence, memory_order_relaxed) & 1) != 0 ||
+        directory->by_number.count != sections ||
         !tree_is_valid(directory, &directory->by_address, &rooms) ||
         !tree_is_valid(directory, &directory->by_number, &rooms)) {
         return false;

@@ -43,12 +43,14 @@ static uint32_t free_pages_of(const struct bsa_section *section) {
 }
 
 static void describe_section(const struct bsa_section *section, struct bsa_section_info *info) {
+    bool is_apart = section->heap_offset == 0;
+
     *info = (struct bsa_section_info){
         .index = section->derived.index,
-        .meta_start = (uintptr_t)section,
-        .meta_size = section->heap_offset != 0
-                         ? (size_t)section->heap_offset
-                         : (size_t)(section->areas[1].offset + section->areas[1].length),
+        .meta_start = is_apart ? (uintptr_t)section
+                               : bsa_heap_start(section) - (uintptr_t)section->heap_offset,
+        .meta_size = is_apart ? (size_t)(section->areas[1].offset + section->areas[1].length)
+                              : (size_t)section->heap_offset,
         .start = bsa_heap_start(section),
         .size = (size_t)bsa_heap_size(section),
         .total_pages = section->total_pages,

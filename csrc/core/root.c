@@ -484,20 +484,33 @@ static bsa_status attach(struct bsa_root *root, struct bsa_section *section,
     return status;
 }
 
+/* The section whose header is at one of the cache lines where one may begin, or NULL. */
+static struct bsa_section *find_header(const struct bsa_root *root, uintptr_t start, size_t size) {
+    for (size_t at = 0; at < BSA_COLOURS * BSA_CACHE_LINE && at < size; at += BSA_CACHE_LINE) {
+        struct bsa_section *section = (struct bsa_section *)(start + at);
+
+        if (bsa_section_is_valid(section, &root->space.classes, size - at)) {
+            return section;
+        }
+    }
+    return NULL;
+}
+
 /* Under the page lock. `heap` 0: it follows the metadata in the same region. */
 static bsa_status attach_at(struct bsa_root *root, struct placement *place, uintptr_t heap,
                             const struct bsa_section_config *config, unsigned *index) {
     uint64_t alignment = heap == 0 ? (uint64_t)1 << root->space.classes.page_shift : BSA_CACHE_LINE;
     uint64_t start = bsa_round_up(place->region, alignment), skipped = start - place->region;
-    struct bsa_section *section = (struct bsa_section *)(uintptr_t)start;
+    struct bsa_section *section = NULL;
     uint64_t heap_size;
 
-    if (start < place->region || skipped >= place->region_size ||
-        !bsa_section_is_valid(section, &root->space.classes, place->region_size - skipped) ||
-        (heap == 0) != (section->heap_offset != 0)) {
+    if (start >= place->region && skipped < place->region_size) {
+        section = find_header(root, (uintptr_t)start, place->region_size - (size_t)skipped);
+    }
+    if (section == NULL || (heap == 0) != (section->heap_offset != 0)) {
         return BSA_CORRUPTION;
     }
-    place->layout.meta = (uintptr_t)start;
+    place->layout.meta = (uintptr_t)section;
     place->layout.heap = heap != 0 ? heap : (uintptr_t)(start + section->heap_offset);
     heap_size = (uint64_t)section->total_pages << section->page_shift;
     if (heap != 0 && (overlaps_any(root, heap, heap_size) ||

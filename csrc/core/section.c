@@ -1,6 +1,6 @@
 /* Region -> layout -> section.
  *
- * [ header | page descriptors | bitmaps | heap of whole pages | tail below a page ]
+ * [ colour | header | page descriptors | bitmaps | heap of whole pages | tail below a page ]
  *
  * O(1) in the number of pages where the bytes are known to be zero, else one clearing of the
  * metadata. No locks: a section that is being made is nobody else's yet. */
@@ -27,6 +27,18 @@ static uint64_t most_pages(uint64_t bytes, uint64_t bytes_a_page) {
     return pages < UINT32_MAX - 1 ? pages : UINT32_MAX - 1;
 }
 
+/* How far behind the region's first page-aligned byte the header lies: some of the cache lines that
+ * rounding to a page leaves over anyway. Without, the headers of equal regions at equal distances,
+ * and all metadata behind them, would drive each other out of the same few sets of the CPU's
+ * caches. */
+static uint64_t colour_of(uint64_t first_page, uint64_t bytes_left) {
+    uint64_t hash = first_page * 0x9e3779b97f4a7c15ULL >> 32; /* Knuth, TAOCP vol. 3, 6.4 */
+    uint64_t colours = bytes_left / BSA_CACHE_LINE + 1;
+
+    colours = colours < BSA_COLOURS ? colours : BSA_COLOURS;
+    return (hash * colours >> 32) * BSA_CACHE_LINE;
+}
+
 bool bsa_layout_region(struct bsa_layout *layout, const struct bsa_class_table *classes,
                        uintptr_t region, size_t size) {
     uint64_t page = (uint64_t)1 << classes->page_shift;
@@ -44,9 +56,10 @@ bool bsa_layout_region(struct bsa_layout *layout, const struct bsa_class_table *
            bsa_round_up(metadata_size(classes, pages), page) + pages * page > end - start) {
         pages--;
     }
-    layout->meta = (uintptr_t)start;
     layout->meta_size = metadata_size(classes, pages);
     layout->heap_offset = bsa_round_up(layout->meta_size, page);
+    layout->meta = (uintptr_t)(start + colour_of(start >> classes->page_shift,
+                                                 layout->heap_offset - layout->meta_size));
     layout->heap = (uintptr_t)(start + layout->heap_offset);
     layout->pages = (uint32_t)pages;
     return pages > 0;
@@ -109,16 +122,21 @@ void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
 struct bsa_section *bsa_section_create(const struct bsa_layout *layout,
                                        const struct bsa_class_table *classes, unsigned flags) {
     struct bsa_section *section = (struct bsa_section *)layout->meta;
-    uint64_t nominal_base = (flags & BSA_OFFSET_ONLY) != 0 ? 0 : layout->meta;
+    uintptr_t start =
+        layout->heap_offset != 0 ? layout->heap - (uintptr_t)layout->heap_offset : layout->meta;
     uint64_t end_of_header = sizeof *section;
 
-    memset(section, 0, (flags & BSA_ZEROED) != 0 ? sizeof *section : layout->meta_size);
+    if ((flags & BSA_ZEROED) == 0) {
+        /* The bytes before the header too, where an old one may lie. */
+        memset((void *)start, 0, layout->meta - start + layout->meta_size);
+    }
+    memset(section, 0, sizeof *section);
     section->version = BSA_SECTION_VERSION;
     section->byte_order = BSA_BYTE_ORDER_MARK;
     section->header_size = (uint32_t)sizeof *section;
     section->page_shift = classes->page_shift;
     section->class_hash = bsa_class_table_hash(classes);
-    section->nominal_base = nominal_base;
+    section->nominal_base = (flags & BSA_OFFSET_ONLY) != 0 ? 0 : start;
     section->heap_offset = layout->heap_offset;
     section->nominal_heap = (flags & BSA_OFFSET_ONLY) != 0 ? section->heap_offset : layout->heap;
     section->total_pages = layout->pages;
@@ -144,6 +162,7 @@ static bool area_is_valid(const struct bsa_section *section, unsigned slot, enum
 bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_class_table *classes,
                           uint64_t size) {
     uint64_t page = (uint64_t)1 << classes->page_shift;
+    uint64_t heap_offset; /* from the header */
 
     if (size < sizeof *section || section->magic != BSA_SECTION_MAGIC ||
         section->version != BSA_SECTION_VERSION || section->byte_order != BSA_BYTE_ORDER_MARK ||
@@ -156,13 +175,13 @@ bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_cl
         section->nominal_heap % page != 0 || section->heap_offset % page != 0) {
         return false;
     }
+    heap_offset = section->heap_offset - (uintptr_t)section % page;
     if (section->areas[1].offset < section->areas[0].offset + section->areas[0].length) {
         return false;
     }
     if (section->heap_offset != 0 &&
-        (section->heap_offset > size ||
-         section->heap_offset < section->areas[1].offset + section->areas[1].length ||
-         (uint64_t)section->total_pages << classes->page_shift > size - section->heap_offset)) {
+        (heap_offset > size || heap_offset < section->areas[1].offset + section->areas[1].length ||
+         (uint64_t)section->total_pages << classes->page_shift > size - heap_offset)) {
         return false;
     }
     return area_is_valid(section, 0, BSA_AREA_PAGES, sizeof(struct bsa_page), size) &&

@@ -1,7 +1,8 @@
 /* A section: one region under management, and the map between its addresses, pages and metadata.
  *
- * The header lies at the start of the metadata; behind it the page descriptors and the bitmaps,
- * found through a table of areas (kind, offset, length), so that areas can be added.
+ * The header lies in the first page of the metadata, at a cache line that differs from region to
+ * region; behind it the page descriptors and the bitmaps, found through a table of areas (kind,
+ * offset, length), so that areas can be added.
  * Metadata holds indices and offsets, never pointers: mapped elsewhere, the same bytes are the same
  * heap. Buddy numbers and alignment count from the nominal base, the region's address when it was
  * set up (or 0).
@@ -35,6 +36,9 @@ struct bsa_area {
 };
 
 enum { BSA_DIRECTORY_FANOUT = 32 };
+
+/* Cache lines at which a header may begin; more than the CPU's caches tell apart are no use. */
+enum { BSA_COLOURS = 64 };
 
 /* A node of the directory's trees (directory.h). */
 struct bsa_directory_node {
@@ -86,7 +90,8 @@ struct bsa_section {
     uint32_t bitmap_bytes;
     struct bsa_lock lock; /* for heaps that processes share */
     struct bsa_area areas[BSA_AREAS];
-    uint64_t heap_offset; /* of the heap from the header, where they share a region; else 0 */
+    uint64_t
+        heap_offset; /* of the heap from the region's first page, where they share it; else 0 */
     struct bsa_section_derived derived;
     struct bsa_directory_node room; /* lent to the directory of whoever manages the section */
 };
@@ -97,7 +102,8 @@ struct bsa_layout {
     uint64_t meta_size; /* bytes of header and areas */
     uintptr_t heap;
     uint32_t pages;
-    uint64_t heap_offset; /* of the heap from the metadata, where they share a region; else 0 */
+    uint64_t
+        heap_offset; /* of the heap from the region's first page, where they share it; else 0 */
 };
 
 /* Lays metadata and heap out in one region. False: no room for one page, or addresses that wrap. */

@@ -224,14 +224,20 @@ static void damaged_free_lists_are_named(void) {
 
 static void damaged_headers_and_roots_are_named(void) {
     struct patient patient = admit();
+    struct bsa_directory *directory = &patient.root->space.directory;
+    const char *packed = "the directory is ordered and packed, and has every section once";
 
     DAMAGED(patient.section->magic, 0, "a managed section has a header of bsa's");
     DAMAGED(patient.section->dirty, 0, "a managed section has a header of bsa's");
     DAMAGED(patient.section->derived.index, 5, "the directory finds every section");
-    DAMAGED_ATOMIC(&patient.root->space.directory.by_address, 0,
-                   "the directory finds every section");
-    DAMAGED_ATOMIC(&patient.root->space.directory.by_number, 0,
-                   "the directory finds every section");
+    DAMAGED_ATOMIC(&directory->by_address.top.child[0], 0, "the directory finds every section");
+    DAMAGED_ATOMIC(&directory->by_number.top.child[0], 0, "the directory finds every section");
+    DAMAGED_ATOMIC(&directory->by_address.top.key[0], 1, packed);
+    DAMAGED_ATOMIC(&directory->by_number.top.key[1], 5, packed);
+    DAMAGED_ATOMIC(&directory->by_number.top.slope, 1, packed);
+    DAMAGED_ATOMIC(&directory->by_address.top.child[1], directory->by_address.top.child[0], packed);
+    DAMAGED(directory->by_address.count, 2, packed);
+    DAMAGED(directory->spare, 0, packed);
     DAMAGED_ATOMIC(&patient.root->section_count, 2, "the root counts its sections and their pages");
     DAMAGED(patient.root->allocated_pages, 3, "the root counts the allocated pages");
     heap_close(&patient.heap);
