@@ -319,6 +319,33 @@ static void attaching_what_is_no_heap_of_this_kind_is_refused(void) {
     free(region);
 }
 
+/* Sizes whose metadata leaves more or fewer bytes of its last page over, so that headers of one
+ * region lie here and there; each heap is left as after a crash. */
+static void the_last_header_of_a_region_is_the_one_it_is_attached_by(void) {
+    unsigned char *region = aligned_memory(PAGE, MIB), *last = NULL;
+    unsigned moves = 0;
+
+    memset(region, 0xa5, MIB);
+    for (size_t size = MIB; size > 64 * KIB; size -= 5 * PAGE) {
+        struct heap heap = heap_without_sections(PAGE, 1), other = heap_without_sections(PAGE, 1);
+        uint32_t pages;
+
+        EXPECT_OK(bsa_add_region(heap.root, region, size, NULL, NULL));
+        moves += (unsigned char *)first_section(&heap) != last;
+        last = (unsigned char *)first_section(&heap);
+        EXPECT_EQUAL((uintptr_t)region, section_info(heap.root, 0).meta_start);
+        pages = section_info(heap.root, 0).total_pages;
+        EXPECT_OK(bsa_attach_region(other.root, region, size, NULL, NULL));
+        EXPECT_EQUAL(pages, section_info(other.root, 0).total_pages);
+        EXPECT((unsigned char *)first_section(&other) == last);
+        EXPECT_SOUND(other.root);
+        heap_close(&heap);
+        heap_close(&other);
+    }
+    EXPECT(moves > 10);
+    free(region);
+}
+
 static void a_header_that_is_wrong_in_one_field_is_refused(void) {
     struct heap heap = heap_of(512 * KIB, 1), other = heap_without_sections(PAGE, 1);
     struct bsa_section *section = first_section(&heap), right = *section;
@@ -912,6 +939,7 @@ int main(void) {
     RUN(a_region_moved_by_no_multiple_of_the_page_is_refused);
     RUN(a_region_that_was_removed_can_be_attached_again);
     RUN(attaching_what_is_no_heap_of_this_kind_is_refused);
+    RUN(the_last_header_of_a_region_is_the_one_it_is_attached_by);
     RUN(a_header_that_is_wrong_in_one_field_is_refused);
     RUN(a_heap_elsewhere_that_overlaps_another_is_refused);
     RUN(slabs_of_a_slot_that_is_not_there_go_to_another);
