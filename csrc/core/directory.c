@@ -3,7 +3,7 @@
 
 enum { FANOUT = BSA_DIRECTORY_FANOUT, LOG_FANOUT = 5, SLOPE_SHIFT = 58, MAX_HEIGHT = 6 };
 
-_Static_assert(FANOUT == 1 << LOG_FANOUT, "right_child is written for it");
+_Static_assert(FANOUT == 1 << LOG_FANOUT, "right_entry is written for it");
 
 #define NO_KEY UINT64_MAX /* of entries not in use: greater than any that is */
 
@@ -68,22 +68,23 @@ static uint64_t slope_of(const struct bsa_directory_node *node, unsigned count) 
                            1;
 }
 
-/* The child that has `wanted` if the keys lie at equal distances; else any. */
-static BSA_FAST_PATH int64_t guessed_child(const struct bsa_directory_node *node, uint64_t wanted) {
+/* The entry that has `wanted` if the keys lie at equal distances; else any. */
+static BSA_FAST_PATH struct entry guessed_entry(const struct bsa_directory_node *node,
+                                                uint64_t wanted) {
     uint64_t slope = atomic_load_explicit(&node->slope, memory_order_relaxed);
-    uint64_t i = ((wanted - key_at(node, 0)) * slope >> SLOPE_SHIFT) % FANOUT;
 
-    return atomic_load_explicit(&node->child[i], memory_order_acquire);
+    return get_entry(node, ((wanted - key_at(node, 0)) * slope >> SLOPE_SHIFT) % FANOUT);
 }
 
 static BSA_FAST_PATH unsigned is_up_to(const _Atomic uint64_t *key, uint64_t wanted) {
     return atomic_load_explicit(key, memory_order_relaxed) <= wanted;
 }
 
-/* The child with the last key up to `wanted`; the first child if there is none. The key is looked
- * for among every eighth, then among the seven that leaves: sums of comparisons, and no branch that
+/* The last entry with a key up to `wanted`; the first one if there is none. The key is looked for
+ * among every eighth, then among the seven that leaves: sums of comparisons, and no branch that
  * could be predicted wrongly. */
-static BSA_FAST_PATH int64_t right_child(const struct bsa_directory_node *node, uint64_t wanted) {
+static BSA_FAST_PATH struct entry right_entry(const struct bsa_directory_node *node,
+                                              uint64_t wanted) {
     const _Atomic uint64_t *key = node->key;
     unsigned i =
         8 * (is_up_to(key + 8, wanted) + is_up_to(key + 16, wanted) + is_up_to(key + 24, wanted));
@@ -92,7 +93,7 @@ static BSA_FAST_PATH int64_t right_child(const struct bsa_directory_node *node, 
     i += is_up_to(key + 1, wanted) + is_up_to(key + 2, wanted) + is_up_to(key + 3, wanted) +
          is_up_to(key + 4, wanted) + is_up_to(key + 5, wanted) + is_up_to(key + 6, wanted) +
          is_up_to(key + 7, wanted);
-    return atomic_load_explicit(&node->child[i], memory_order_acquire);
+    return get_entry(node, i);
 }
 
 /* --- rooms -------------------------------------------------------------------------------------
@@ -313,6 +314,7 @@ void bsa_directory_insert(struct bsa_directory *directory, struct bsa_section *s
     int64_t child = bsa_offset_of(directory, section) + 1;
 
     write_begin(directory);
+    atomic_store_explicit(&directory->page_shift, section->page_shift, memory_order_relaxed);
     give_room(directory, &section->room);
     insert_entry(directory, &directory->by_address, (struct entry){bsa_heap_start(section), child});
     insert_entry(directory, &directory->by_number, (struct entry){section->derived.base, child});
@@ -330,7 +332,7 @@ void bsa_directory_remove(struct bsa_directory *directory, struct bsa_section *s
 /* --- readers -----------------------------------------------------------------------------------
  */
 
-typedef int64_t child_for(const struct bsa_directory_node *node, uint64_t wanted);
+typedef struct entry choose_entry(const struct bsa_directory_node *node, uint64_t wanted);
 typedef bool has_key(const struct bsa_section *section, uint64_t wanted);
 
 static bool has_address(const struct bsa_section *section, uint64_t address) {
@@ -341,19 +343,23 @@ static bool has_number(const struct bsa_section *section, uint64_t number) {
     return bsa_section_has_number(section, (bsa_page_no){(uint32_t)number});
 }
 
-/* The section that the choices of children lead to, or NULL. Ends though a writer be at work: each
- * step is one level down, because a room changes its level only in removals. */
-static BSA_FAST_PATH struct bsa_section *descend(const struct bsa_directory *directory,
-                                                 const struct bsa_directory_tree *tree,
-                                                 uint64_t wanted, child_for *choose) {
-    const struct bsa_directory_node *node = &tree->top;
-    int64_t child = choose(node, wanted);
+/* The section that an entry of the lowest level leads to, or NULL. */
+static struct bsa_section *section_of(const struct bsa_directory *directory, struct entry entry) {
+    return bsa_section_at(directory, entry.child & ~(int64_t)1);
+}
 
-    while (!is_section(child) && child != 0) {
-        node = node_at(directory, child);
-        child = choose(node, wanted);
+/* The entry of the lowest level that the choices lead to, or one that leads nowhere. Ends though a
+ * writer be at work: each step is one level down, because a room changes its level only in
+ * removals. */
+static BSA_FAST_PATH struct entry descend(const struct bsa_directory *directory,
+                                          const struct bsa_directory_tree *tree, uint64_t wanted,
+                                          choose_entry *choose) {
+    struct entry entry = choose(&tree->top, wanted);
+
+    while (!is_section(entry.child) && entry.child != 0) {
+        entry = choose(node_at(directory, entry.child), wanted);
     }
-    return bsa_section_at(directory, child & ~(int64_t)1);
+    return entry;
 }
 
 /* Whether "none" may be wrong, because a writer has been at work since `before` was read. */
@@ -368,7 +374,8 @@ static BSA_FAST_PATH struct bsa_section *search(const struct bsa_directory *dire
                                                 uint64_t wanted, has_key *has) {
     for (;;) {
         uint32_t before = atomic_load_explicit(&directory->sequence, memory_order_acquire);
-        struct bsa_section *found = descend(directory, tree, wanted, right_child);
+        struct bsa_section *found =
+            section_of(directory, descend(directory, tree, wanted, right_entry));
 
         if (BSA_LIKELY(found != NULL && has(found, wanted))) {
             return found;
@@ -380,23 +387,32 @@ static BSA_FAST_PATH struct bsa_section *search(const struct bsa_directory *dire
     }
 }
 
-static BSA_FAST_PATH struct bsa_section *find(const struct bsa_directory *directory,
-                                              const struct bsa_directory_tree *tree,
-                                              uint64_t wanted, has_key *has) {
-    struct bsa_section *guess = descend(directory, tree, wanted, guessed_child);
-
-    return BSA_LIKELY(guess != NULL && has(guess, wanted)) ? guess
-                                                           : search(directory, tree, wanted, has);
-}
-
 struct bsa_section *bsa_section_by_address(const struct bsa_directory *directory,
                                            uintptr_t address) {
-    return find(directory, &directory->by_address, address, has_address);
+    const struct bsa_directory_tree *tree = &directory->by_address;
+    struct entry guess = descend(directory, tree, address, guessed_entry);
+    struct bsa_section *section = section_of(directory, guess);
+
+    if (BSA_LIKELY(section != NULL)) {
+        bsa_prefetch_page(section,
+                          atomic_load_explicit(&directory->page_shift, memory_order_relaxed),
+                          (uintptr_t)guess.key, address);
+        if (BSA_LIKELY(bsa_heap_holds(section, address))) {
+            return section;
+        }
+    }
+    return search(directory, tree, address, has_address);
 }
 
 struct bsa_section *bsa_section_by_number(const struct bsa_directory *directory,
                                           bsa_page_no number) {
-    return find(directory, &directory->by_number, number.value, has_number);
+    const struct bsa_directory_tree *tree = &directory->by_number;
+    struct bsa_section *section =
+        section_of(directory, descend(directory, tree, number.value, guessed_entry));
+
+    return BSA_LIKELY(section != NULL && bsa_section_has_number(section, number))
+               ? section
+               : search(directory, tree, number.value, has_number);
 }
 
 /* --- invariants --------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ struct bsa_directory_tree {
 
 /* All zero it is empty. */
 struct bsa_directory {
-    _Atomic uint32_t sequence; /* odd while a writer is at work */
+    _Atomic uint32_t sequence;   /* odd while a writer is at work */
+    _Atomic uint32_t page_shift; /* the sections'; for bsa_prefetch_page */
     struct bsa_directory_tree by_address, by_number;
     int64_t spare; /* chain of the sections' rooms that are not in use; 0 is none */
 };

@@ -187,6 +187,16 @@ static inline bsa_page_index bsa_index_of(const struct bsa_section *section, bsa
     return number.value - section->derived.base;
 }
 
+/* Asks for the descriptor of an address before the header is read, which tells where that is: both
+ * are far away. Where it is by all appearances: the first area follows the header (see section.c),
+ * and the heap starts where the caller says. No access: nothing is read, nothing can fault. */
+static inline void bsa_prefetch_page(const struct bsa_section *section, unsigned page_shift,
+                                     uintptr_t heap_start, uintptr_t address) {
+    uintptr_t index = (address >> page_shift) - (heap_start >> page_shift & ~(uintptr_t)1);
+
+    __builtin_prefetch((const void *)((uintptr_t)(section + 1) + index * sizeof(struct bsa_page)));
+}
+
 /* The number that buddies and alignment count in. */
 static inline uint64_t bsa_nominal_page(const struct bsa_section *section, bsa_page_index index) {
     return (section->nominal_heap >> section->page_shift) + index;

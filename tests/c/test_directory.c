@@ -44,6 +44,7 @@ static struct world *world_open(unsigned layout) {
 
         section->derived.heap_start = (uintptr_t)start;
         section->derived.heap_size = size - 2 * KIB;
+        section->page_shift = 12;
         section->total_pages = (uint32_t)(1 + i % 7);
         section->derived.base = 1 + 8 * (i * 7 % MOST);
         start += size;
