@@ -26,7 +26,15 @@ import typing
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAMS = ["test_slab", "test_directory", "test_buddy", "test_facade", "test_rebuild", "test_lowmem", "test_check"]
+PROGRAMS = [
+    "test_slab",
+    "test_directory",
+    "test_buddy",
+    "test_facade",
+    "test_rebuild",
+    "test_lowmem",
+    "test_check",
+]
 PYTHON_TESTS = [
     "tests/test_pages.py",
     "tests/test_slabs.py",
