@@ -545,8 +545,8 @@ static BSA_FAST_PATH bsa_status free_in(struct bsa_root *root, unsigned number,
 }
 
 /* Where the section is another one than the last time. */
-static __attribute__((noinline)) bsa_status free_elsewhere(struct bsa_root *root, unsigned number,
-                                                           uintptr_t address) {
+static BSA_APART bsa_status free_elsewhere(struct bsa_root *root, unsigned number,
+                                           uintptr_t address) {
     struct bsa_section *section = bsa_find_section_slow(root, &root->space.slots[number], address);
 
     return BSA_LIKELY(section != NULL) ? free_in(root, number, section, address)
