@@ -20,6 +20,7 @@ sys.path.insert(0, str(SUITE))
 try:
     import build
     import c_level
+    import checks
     import document
     import goals
     import instructions
@@ -190,6 +191,26 @@ def test_a_change_of_instructions_is_told():
 def test_instructions_that_grow_with_the_heap_are_told():
     (line,) = instructions.growth({"N S4 10^4 free": 100, "N S4 10^7 free": 150, "S4 free": 1})
     assert line.startswith("N S4 free: 10^7 by 10^4 objects 1.50")
+
+
+def test_every_check_can_be_taken_away_once(tmp_path):
+    for check in checks.load():
+        core = shutil.copytree(ROOT / "csrc" / "core", tmp_path / check.name.replace(" ", "_"))
+        check.remove_from(core)
+        with pytest.raises(ValueError, match="found 0 times"):
+            check.remove_from(core)
+
+
+def test_a_build_without_a_check_runs_and_others_refuse_to(tmp_path):
+    """A double free is accepted then; a build that says so may be measured, and no other."""
+    core = shutil.copytree(ROOT / "csrc" / "core", tmp_path / "core")
+    next(check for check in checks.load() if "double frees" in check.refuses).remove_from(core)
+    arguments = "pairs threads=1 slots=2 chunks=1 ops=100".split()
+    for refuses in (False, True):
+        program = build.build(tmp_path / str(refuses), core, refuses)["bsa"]
+        done = subprocess.run([program, *arguments], capture_output=True, text=True)
+        assert (done.returncode != 0) == refuses
+        assert ("a double free of an object: success" in done.stderr) == refuses
 
 
 def test_the_page_takes_the_lines_between_its_markers():
