@@ -1,8 +1,10 @@
 /* Many allocations or frees in one call, all or none.
  *
- * Freeing first proves every address right and none repeated (by sorting: O(n log n), or O(n) where
- * they come sorted, as bsa_alloc_many delivers them), then frees. Locking: that of each single
- * operation. */
+ * Freeing first proves every address right and none repeated, then frees. Both go by rising
+ * address, so that equal ones stand side by side, and neighbours share what they look at.
+ * bsa_alloc_many delivers addresses nearly always so; others are sorted. O(n) where they come
+ * sorted, else O(n w) for addresses that differ in w bits. Locking: that of each single operation.
+ */
 #include "root.h"
 
 bsa_status bsa_alloc_many_on(struct bsa_root *root, unsigned slot, size_t count, size_t size,
@@ -20,38 +22,62 @@ bsa_status bsa_alloc_many_on(struct bsa_root *root, unsigned slot, size_t count,
     return BSA_OK;
 }
 
-/* Lets the element at `at` sink in the heap of `count` elements with the largest on top. */
-static void sift_down(uintptr_t *heap, size_t at, size_t count) {
-    uintptr_t sinking = heap[at];
+/* --- sorting -----------------------------------------------------------------------------------
+ */
 
-    for (;;) {
-        size_t child = 2 * at + 1;
+enum { FEW = 16 }; /* from so many on, passes over all bits cost less than insertion */
 
-        if (child >= count) {
-            break;
+static void insertion_sort(uintptr_t *addresses, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        uintptr_t inserted = addresses[i];
+        size_t at = i;
+
+        for (; at > 0 && addresses[at - 1] > inserted; at--) {
+            addresses[at] = addresses[at - 1];
         }
-        child += child + 1 < count && heap[child + 1] > heap[child];
-        if (heap[child] <= sinking) {
-            break;
-        }
-        heap[at] = heap[child];
-        at = child;
+        addresses[at] = inserted;
     }
-    heap[at] = sinking;
 }
 
-/* Heapsort (Williams 1964): in place, no recursion, O(n log n) at worst. */
-static void sort(uintptr_t *addresses, size_t count) {
-    for (size_t i = count / 2; i > 0; i--) {
-        sift_down(addresses, i - 1, count);
-    }
-    for (size_t end = count; end > 1;) {
-        uintptr_t largest = addresses[0];
+/* Moves those without the bit before those with it; returns how many they are. Without a branch
+ * that the bit decides: it would be guessed wrong half the time. */
+static size_t partition(uintptr_t *addresses, size_t count, unsigned bit) {
+    size_t without = 0;
 
-        addresses[0] = addresses[--end];
-        addresses[end] = largest;
-        sift_down(addresses, 0, end);
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t address = addresses[i];
+
+        addresses[i] = addresses[without];
+        addresses[without] = address;
+        without += (~address >> bit) & 1;
     }
+    return without;
+}
+
+/* Sorts addresses that differ in these bits at most. Radix exchange (Knuth, TAOCP vol. 3, 5.2.2,
+ * algorithm R): in place; no order of the input is worse than another. As deep as there are bits.
+ */
+static void sort(uintptr_t *addresses, size_t count, uintptr_t bits) {
+    while (bits != 0 && count > FEW) {
+        unsigned bit = bsa_log2_floor(bits);
+        size_t without = partition(addresses, count, bit);
+
+        bits ^= (uintptr_t)1 << bit;
+        sort(addresses, without, bits);
+        addresses += without;
+        count -= without;
+    }
+    insertion_sort(addresses, count);
+}
+
+/* The bits in which any two differ. */
+static uintptr_t differing_bits(const uintptr_t *addresses, size_t count) {
+    uintptr_t bits = 0;
+
+    for (size_t i = 1; i < count; i++) {
+        bits |= addresses[i] ^ addresses[0];
+    }
+    return bits;
 }
 
 static bool is_sorted(const uintptr_t *addresses, size_t count) {
@@ -63,19 +89,42 @@ static bool is_sorted(const uintptr_t *addresses, size_t count) {
     return true;
 }
 
-/* The first address of the sorted array that cannot be freed. */
-static bsa_status find_wrong(const struct bsa_root *root, const uintptr_t *addresses, size_t count,
-                             uintptr_t *wrong) {
+/* --- proving -----------------------------------------------------------------------------------
+ */
+
+/* Whether a live object of the section starts at the address, which lies in its heap. */
+static inline bool is_live_object(const struct bsa_section *section, uintptr_t address) {
+    uint64_t word = bsa_page_word(bsa_page_around(section, address));
+
+    return bsa_word_state(word) == BSA_SLAB && bsa_slab_is_live(section, address);
+}
+
+/* Whether a live allocation starts at the address; errors as bsa_free's. `*section` is the one that
+ * the last address was in, or NULL. */
+static inline bsa_status prove(struct bsa_root *root, unsigned slot, uintptr_t address,
+                               struct bsa_section **section) {
+    struct bsa_allocation found;
+
+    if (BSA_UNLIKELY(*section == NULL || !bsa_heap_holds(*section, address))) {
+        *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
+    }
+    return BSA_LIKELY(*section != NULL && is_live_object(*section, address))
+               ? BSA_OK
+               : bsa_lookup(root, address, &found);
+}
+
+/* Proves all addresses of the sorted array; `*wrong` receives the first that cannot be freed. */
+static bsa_status prove_all(struct bsa_root *root, unsigned slot, const uintptr_t *addresses,
+                            size_t count, uintptr_t *wrong) {
+    struct bsa_section *section = NULL;
+
     for (size_t i = 0; i < count; i++) {
-        struct bsa_allocation found;
         bsa_status status = i > 0 && addresses[i] == addresses[i - 1]
                                 ? BSA_NOT_ALLOCATED
-                                : bsa_lookup(root, addresses[i], &found);
+                                : prove(root, slot, addresses[i], &section);
 
         if (status != BSA_OK) {
-            if (wrong != NULL) {
-                *wrong = addresses[i];
-            }
+            *wrong = addresses[i];
             return status;
         }
     }
@@ -84,15 +133,17 @@ static bsa_status find_wrong(const struct bsa_root *root, const uintptr_t *addre
 
 bsa_status bsa_free_many_on(struct bsa_root *root, unsigned slot, uintptr_t *addresses,
                             size_t count, uintptr_t *wrong) {
+    uintptr_t unasked;
     bsa_status status;
 
+    wrong = wrong == NULL ? &unasked : wrong;
     if (!is_sorted(addresses, count)) {
-        sort(addresses, count);
+        sort(addresses, count, differing_bits(addresses, count));
     }
-    status = find_wrong(root, addresses, count, wrong);
+    status = prove_all(root, slot, addresses, count, wrong);
     for (size_t i = 0; i < count && status == BSA_OK; i++) {
         status = bsa_free_on(root, slot, addresses[i]);
-        if (status != BSA_OK && wrong != NULL) {
+        if (status != BSA_OK) {
             *wrong = addresses[i];
         }
     }

@@ -823,6 +823,57 @@ static void bulk_allocation_is_all_or_nothing(void) {
     heap_close(&heap);
 }
 
+/* Neighbours are proved by what they have in common. */
+static void bulk_freeing_tells_neighbours_apart(void) {
+    struct heap heap = heap_of(1 * MIB, 1);
+    uintptr_t many[1000], wrong;
+    struct bsa_slab_info slab;
+
+    EXPECT_OK(bsa_alloc_many(heap.root, COUNT_OF(many), 48, 0, many));
+    for (unsigned i = 0; i < COUNT_OF(many); i += 37) {
+        uintptr_t right = many[i];
+
+        many[i] = right + 8;
+        EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root,
+                       bsa_free_many(heap.root, many, COUNT_OF(many), &wrong));
+        EXPECT_EQUAL(right + 8, wrong);
+        many[i] = right;
+    }
+    EXPECT_OK(bsa_free(heap.root, many[500]));
+    EXPECT_REFUSED(BSA_NOT_ALLOCATED, heap.root,
+                   bsa_free_many(heap.root, many, COUNT_OF(many), &wrong));
+    EXPECT_EQUAL(many[500], wrong);
+    EXPECT_OK(bsa_slab_of(heap.root, many[500], &slab));
+    many[500] = (uintptr_t)1 << 62; /* far behind the section; the last one once sorted */
+    EXPECT_REFUSED(BSA_NOT_FOUND, heap.root, bsa_free_many(heap.root, many, COUNT_OF(many), NULL));
+    many[999] = slab.base + slab.capacity * slab.stride; /* the tail */
+    EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root,
+                   bsa_free_many(heap.root, many, COUNT_OF(many), NULL));
+    heap_close(&heap);
+}
+
+/* The least order of addresses there is: all bits of their places the other way round. */
+static void bulk_freeing_sorts(void) {
+    struct heap heap = heap_of(4 * MIB, 1);
+    static uintptr_t many[4096], mixed[4096];
+
+    EXPECT_OK(bsa_alloc_many(heap.root, COUNT_OF(many), 64, 0, many));
+    for (unsigned i = 0; i < COUNT_OF(many); i++) {
+        unsigned place = 0;
+
+        for (unsigned bit = 0; bit < 12; bit++) {
+            place |= (i >> bit & 1) << (11 - bit);
+        }
+        mixed[place] = many[i];
+    }
+    EXPECT_OK(bsa_free_many(heap.root, mixed, COUNT_OF(many), NULL));
+    EXPECT_EQUAL(0, bsa_live_count(heap.root));
+    for (unsigned i = 1; i < COUNT_OF(many); i++) {
+        EXPECT(mixed[i - 1] < mixed[i]);
+    }
+    heap_close(&heap);
+}
+
 static void bulk_freeing_refuses_all_if_one_is_wrong(void) {
     struct heap heap = heap_of(1 * MIB, 2);
     uintptr_t many[100], wrong = 0, freed;
@@ -1340,6 +1391,8 @@ int main(void) {
     RUN(a_failed_realloc_leaves_the_old_allocation_as_it_was);
     RUN(a_realloc_that_copies_can_be_undone);
     RUN(bulk_allocation_is_all_or_nothing);
+    RUN(bulk_freeing_tells_neighbours_apart);
+    RUN(bulk_freeing_sorts);
     RUN(bulk_freeing_refuses_all_if_one_is_wrong);
     RUN(hooks_are_called_around_and_never_under_a_lock);
     RUN(a_serial_root_takes_no_lock_whatever_is_attached);
