@@ -90,23 +90,6 @@ static Py_NO_INLINE PyObject *allocate_general(AllocatorObject *self,
     return made;
 }
 
-/* The value of an int of one digit that is not negative, SIZE_MAX for all else. */
-static inline size_t small_int(PyObject *number) {
-    if (!PyLong_CheckExact(number)) {
-        return SIZE_MAX;
-    }
-#if PY_VERSION_HEX >= 0x030C0000
-    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
-        Py_ssize_t value = PyUnstable_Long_CompactValue((PyLongObject *)number);
-
-        return value >= 0 ? (size_t)value : SIZE_MAX;
-    }
-    return SIZE_MAX;
-#else
-    return Py_SIZE(number) == 1 ? ((PyLongObject *)number)->ob_digit[0] : SIZE_MAX;
-#endif
-}
-
 /* Whether the call of alloc or malloc has nothing but a plain size, and the allocator and this
  * thread's slot are ready. */
 static inline bool is_plain(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -114,7 +97,7 @@ static inline bool is_plain(AllocatorObject *self, PyObject *const *args, Py_ssi
     if (nargs != 1 || kwnames != NULL || !bsa_is_ready(self)) {
         return false;
     }
-    *size = small_int(args[0]);
+    *size = bsa_int_at_hand(args[0]);
     *slot = bsa_slot_for_free(self);
     return *size != SIZE_MAX && *slot < self->slots;
 }

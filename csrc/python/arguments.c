@@ -54,27 +54,27 @@ bool bsa_sort_arguments(const struct signature *signature, PyObject *const *args
     return true;
 }
 
-static bool int_to_size(struct module_state *state, PyObject *number, const char *what,
-                        size_t *size) {
+/* Raises why the int is no size. */
+static void raise_no_size(struct module_state *state, PyObject *number, const char *what) {
     int overflow;
     long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
 
-    if (overflow == 0 && value >= 0) {
-        *size = (size_t)value;
-        return true;
+    if (overflow > 0 || (overflow == 0 && value >= 0)) {
+        PyErr_Format(PyExc_OverflowError, "%s does not fit in 64 bits", what);
+    } else {
+        PyErr_Format(state->invalid_param, "%s must not be negative, is %S", what, number);
     }
-    if (overflow > 0) {
-        unsigned long long large = PyLong_AsUnsignedLongLong(number);
+}
 
-        *size = (size_t)large;
-        if (large == (unsigned long long)-1 && PyErr_Occurred()) {
-            PyErr_Format(PyExc_OverflowError, "%s does not fit in 64 bits", what);
-            return false;
-        }
-        return true;
+static bool int_to_size(struct module_state *state, PyObject *number, const char *what,
+                        size_t *size) {
+    *size = PyLong_AsSize_t(number);
+    if (*size == (size_t)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        raise_no_size(state, number, what);
+        return false;
     }
-    PyErr_Format(state->invalid_param, "%s must not be negative, is %S", what, number);
-    return false;
+    return true;
 }
 
 bool bsa_to_size(struct module_state *state, PyObject *object, const char *what, size_t *size) {

@@ -6,6 +6,35 @@
 #include "lock.h"
 #include "request.h"
 
+static inline PyObject *free_address(AllocatorObject *self, size_t address) {
+    bsa_status status;
+
+    if (!bsa_check_open(self) || !bsa_check_not_owned(self, address)) {
+        return NULL;
+    }
+    status = bsa_free_on(self->root, bsa_slot_for_free(self), address);
+    if (status != BSA_OK) {
+        return bsa_raise_address(self, status, address);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Whatever is no plain int. */
+static Py_NO_INLINE PyObject *free_general(AllocatorObject *self, PyObject *argument) {
+    size_t address;
+
+    if (Py_IS_TYPE(argument, self->state->block_type)) {
+        BlockObject *block = (BlockObject *)argument;
+
+        if (block->allocator != self) {
+            return PyErr_Format(self->state->not_found, "the Block belongs to another allocator");
+        }
+        return bsa_block_free(block) ? Py_NewRef(Py_None) : NULL;
+    }
+    return bsa_to_size(self->state, argument, "address", &address) ? free_address(self, address)
+                                                                   : NULL;
+}
+
 const char bsa_allocator_free_doc[] =
     PyDoc_STR("free($self, addr_or_block, /)\n--\n\n"
               "Free what malloc() or realloc() returned, or a Block.\n\n"
@@ -16,27 +45,10 @@ const char bsa_allocator_free_doc[] =
               "InUseError for a Block with live views. A refused free changes nothing.");
 
 PyObject *bsa_allocator_free(AllocatorObject *self, PyObject *argument) {
-    size_t address;
-    bsa_status status;
+    size_t address = bsa_int_at_hand(argument);
 
     BSA_LOCK(self);
-    if (Py_IS_TYPE(argument, self->state->block_type)) {
-        BlockObject *block = (BlockObject *)argument;
-
-        if (block->allocator != self) {
-            return PyErr_Format(self->state->not_found, "the Block belongs to another allocator");
-        }
-        return bsa_block_free(block) ? Py_NewRef(Py_None) : NULL;
-    }
-    if (!bsa_to_size(self->state, argument, "address", &address) || !bsa_check_open(self) ||
-        !bsa_check_not_owned(self, address)) {
-        return NULL;
-    }
-    status = bsa_free_on(self->root, bsa_slot_for_free(self), address);
-    if (status != BSA_OK) {
-        return bsa_raise_address(self, status, address);
-    }
-    Py_RETURN_NONE;
+    return address != SIZE_MAX ? free_address(self, address) : free_general(self, argument);
 }
 
 static bool check_count(Py_ssize_t nargs, Py_ssize_t wanted, const char *function) {
