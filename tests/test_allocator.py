@@ -2,17 +2,19 @@
 
 import contextlib
 import copy
+import ctypes
 import gc
 import inspect
 import os
 import pickle
+import sysconfig
 import threading
 import weakref
 
 import pytest
 
 import bsa
-from helpers import GIB, MIB, in_child, unchanged
+from helpers import GIB, KIB, MIB, in_child, unchanged
 
 # --- the interface ---
 
@@ -374,6 +376,110 @@ def test_a_cycle_through_a_buffer_and_an_exported_block_is_collected():
         return [memory.heap]
 
     assert collected(make_cycle)
+
+
+class Keeper(list):
+    """What an allocator refers to in one way or another, and what refers to a Block of it."""
+
+    def call(self, *ignored):
+        return False
+
+
+class Attributes(bytearray):
+    pass
+
+
+class Subclass(bsa.Allocator):
+    pass
+
+
+def by_callback(heap, keeper):
+    heap.on_oom = keeper.call
+
+
+def by_translation(heap, keeper):
+    heap.add_region(1 * MIB, phys=keeper.call)
+
+
+def by_exporter(heap, keeper):
+    memory = Attributes(1 * MIB)
+    memory.keeper = keeper
+    heap.add_region(memory)
+
+
+def freed(block):
+    block.free()
+
+
+def exported_and_freed(block):
+    memoryview(block).release()
+    block.free()
+
+
+def moved(block):
+    memoryview(block).release()
+    block.resize(10_000)
+
+
+def detached(block):
+    block.detach()
+
+
+def left_alone(block):
+    pass
+
+
+@pytest.mark.parametrize("what", [left_alone, freed, exported_and_freed, moved, detached])
+@pytest.mark.parametrize("lead_back", [by_callback, by_translation, by_exporter])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cycle_through_a_block_is_collected_however_late_it_is_closed(what, lead_back, when):
+    def make_cycle():
+        heap, keeper = bsa.Allocator(1 * MIB), Keeper()
+        if when == "before":
+            lead_back(heap, keeper)
+        keeper += [heap.alloc(100), heap.block(heap.malloc(100))]
+        for block in keeper:
+            what(block)
+        if when == "after":
+            lead_back(heap, keeper)
+        return [heap, keeper]
+
+    assert collected(make_cycle)
+
+
+def test_a_cycle_through_an_attribute_of_an_allocator_is_collected():
+    def make_cycle():
+        heap = Subclass(1 * MIB)
+        heap.block = heap.alloc(100)
+        return [heap]
+
+    assert collected(make_cycle)
+
+
+def test_blocks_that_can_be_in_no_cycle_are_no_work_for_the_collector():
+    always = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    for buffer in (1 * MIB, bytearray(1 * MIB)):
+        heap = bsa.Allocator(buffer)
+        block = heap.alloc(100)
+        memoryview(block).release()
+        assert gc.is_tracked(block) == always
+        heap.on_oom = Keeper().call
+        assert gc.is_tracked(block) and gc.is_tracked(heap.alloc(100))
+
+
+def test_dead_blocks_that_keep_memory_stay_out_of_the_way_of_the_collector():
+    heap = bsa.Allocator(1 * MIB)
+    block = heap.alloc(64 * KIB)
+    memory = (ctypes.c_char * block.size).from_address(block.address)  # keeps no Block alive
+    inner = bsa.Allocator(memory)
+    del block
+    heap.on_oom = Keeper().call
+    blocks = [thing for thing in gc.get_objects() if isinstance(thing, bsa.Block)]
+    assert heap not in [block.allocator for block in blocks]
+    assert len(heap) == 1
+    inner.close()
+    gc.collect()
+    assert len(heap) == 0
 
 
 def test_a_cycle_through_nested_allocators_is_collected():

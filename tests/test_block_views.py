@@ -214,6 +214,16 @@ def test_each_resize_that_moves_parks_its_bytes(small):
     assert list(small.walk()) == []
 
 
+def test_a_block_that_is_dropped_gives_back_what_its_resizes_parked(small):
+    block = small.alloc(10)
+    for size in (100, 1000, 10_000):
+        memoryview(block).release()
+        block.resize(size)
+    del block
+    assert list(small.walk()) == [] and small.stats().parked_bytes == 0
+    small.check()
+
+
 def test_a_resize_within_the_granted_bytes_stays_though_exported(heap):
     block = heap.alloc(5000)
     consumer = Consumer(block)
@@ -290,6 +300,21 @@ def test_a_buffer_stays_exported_after_close_until_exported_blocks_are_gone(make
     del block
     memory.append(0)
     make(memory)
+
+
+def test_of_several_buffers_that_of_the_exported_block_stays(make):
+    memories = [bytearray(64 * KIB) for _ in range(3)]
+    heap = make(memories[0])
+    for memory in memories[1:]:
+        heap.add_region(memory)
+    blocks = exhaust(heap.alloc, 1000)
+    block = next(block for block in blocks if block.section is heap.sections[1])
+    memoryview(block).release()
+    heap.close()
+    for memory in (memories[0], memories[2]):
+        memory.append(0)
+    with pytest.raises(BufferError):
+        memories[1].append(0)
 
 
 def test_a_buffer_is_released_at_close_if_no_block_was_exported(make):

@@ -38,7 +38,7 @@ void bsa_thread_pin(unsigned number);
 void bsa_thread_unpin(void);
 
 /* How many forks lie between the process that loaded this code and this one. */
-extern unsigned bsa_fork_count;
+extern unsigned bsa_fork_count __attribute__((visibility("hidden")));
 
 /* Must be called once before forks are counted; may be called again. */
 void bsa_threads_init(void);

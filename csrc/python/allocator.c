@@ -22,6 +22,7 @@ static void tear_down(AllocatorObject *self) {
     Py_ssize_t count = self->record_count;
 
     self->root = NULL;
+    bsa_update_readiness(self);
     self->records = NULL;
     self->record_count = 0;
     bsa_extents_clear(&self->extents);
@@ -119,6 +120,7 @@ static bool make_root(AllocatorObject *self, size_t page_size, unsigned slots) {
         return false;
     }
     self->slots = slots;
+    bsa_update_readiness(self);
     return true;
 }
 
@@ -126,6 +128,19 @@ static bool make_root(AllocatorObject *self, size_t page_size, unsigned slots) {
 static bool add_first_region(AllocatorObject *self, PyObject *buffer, PyObject *phys) {
     BSA_LOCK(self);
     return bsa_manage_region(self, buffer, phys, NULL);
+}
+
+/* Without the GIL a Block may be dying in another thread when it is to be tracked. */
+#ifdef Py_GIL_DISABLED
+enum { TRACKS_ALL_BLOCKS = true };
+#else
+enum { TRACKS_ALL_BLOCKS = false };
+#endif
+
+/* Whether Blocks may be in cycles through the allocator from the first on (block.h). */
+static bool may_lead_back(const AllocatorObject *self, const struct allocator_options *options) {
+    return TRACKS_ALL_BLOCKS || !Py_IS_TYPE(self, self->state->allocator_type) ||
+           options->on_oom != NULL;
 }
 
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -154,7 +169,9 @@ static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     self->module = Py_NewRef(module);
     self->state = state;
     self->fork_generation = bsa_fork_count;
+    bsa_update_readiness(self); /* not before it has a root */
     self->limit = options.limit;
+    self->tracks_blocks = may_lead_back(self, &options);
     bsa_extents_init(&self->extents);
     if (!make_root(self, options.page_size, (unsigned)options.cpus)) {
         Py_DECREF(self);

@@ -26,9 +26,11 @@ struct AllocatorObject {
     struct bsa_root *root; /* NULL once closed */
     void *root_memory;
     unsigned slots;
-    unsigned fork_generation;
+    unsigned fork_generation;     /* the fork count of the process that it is the heap of */
+    unsigned ready_in;            /* the same while it can be used right now; else BSA_NOWHERE */
     bool is_busy;                 /* long work is under way */
     bool is_inert;                /* in a forked child, over memory that the parent uses as well */
+    bool tracks_blocks;           /* shows its Blocks to the collector (block.h) */
     PyThread_type_lock long_work; /* held while busy */
     PyThread_type_lock turnstile; /* held by a thread that waits, until it has had its turn */
     Py_ssize_t waiting;           /* threads that wait for long work to end */
@@ -49,9 +51,16 @@ struct AllocatorObject {
  * arguments. */
 bool bsa_check_open_slow(AllocatorObject *self);
 
+#define BSA_NOWHERE UINT_MAX
+
+/* To be called when one of the three has changed. */
+static inline void bsa_update_readiness(AllocatorObject *self) {
+    self->ready_in = self->root != NULL && !self->is_busy ? self->fork_generation : BSA_NOWHERE;
+}
+
 /* Whether it can be used right now. */
 static inline bool bsa_is_ready(const AllocatorObject *self) {
-    return self->root != NULL && !self->is_busy && self->fork_generation == bsa_fork_count;
+    return self->ready_in == bsa_fork_count;
 }
 
 static inline bool bsa_check_open(AllocatorObject *self) {

@@ -3,6 +3,7 @@
 
 #include "allocator_methods.h"
 #include "arguments.h"
+#include "block.h"
 #include "lock.h"
 #include "managed_regions.h"
 #include "mapping.h"
@@ -101,6 +102,9 @@ int bsa_allocator_set_on_oom(AllocatorObject *self, PyObject *value, void *ignor
     }
     if (!check_on_oom(value) || !bsa_check_open(self)) {
         return -1;
+    }
+    if (value != Py_None) {
+        bsa_track_blocks(self);
     }
     Py_XSETREF(self->on_oom, value == Py_None ? NULL : Py_NewRef(value));
     return 0;

@@ -22,6 +22,38 @@ enum { SPARE_BLOCKS = 0 };
 enum { SPARE_BLOCKS = 64 };
 #endif
 
+/* --- the collector -----------------------------------------------------------------------------
+ */
+
+static inline void track(BlockObject *block) {
+    if (!block->is_tracked) {
+        block->is_tracked = true;
+        PyObject_GC_Track(block);
+    }
+}
+
+static inline void untrack(BlockObject *block) {
+    if (block->is_tracked) {
+        block->is_tracked = false;
+        PyObject_GC_UnTrack(block);
+    }
+}
+
+/* Of those that are dead already the memory waits in a queue, or for the end of a nested heap. */
+static void track_if_alive(void *ignored, const struct extent *extent) {
+    (void)ignored;
+    if (Py_REFCNT(extent->block) > 0) {
+        track(extent->block);
+    }
+}
+
+void bsa_track_blocks(AllocatorObject *self) {
+    if (!self->tracks_blocks) {
+        self->tracks_blocks = true;
+        bsa_extents_each(&self->extents, track_if_alive, NULL);
+    }
+}
+
 /* --- giving memory back ------------------------------------------------------------------------
  */
 
@@ -74,12 +106,9 @@ static void block_del(BlockObject *block) {
     Py_DECREF(type);
 }
 
-/* The last of a dead Block: its object. Keeps a pending exception. */
+/* Keeps the object of a dead Block for the next one, or frees it. */
 static inline void block_bury(BlockObject *block) {
-    AllocatorObject *allocator = block->allocator;
-    struct module_state *state = allocator->state;
-    struct region *region = block->extent.region;
-    struct extent *older = block->older;
+    struct module_state *state = block->allocator->state;
 
     if (state->spare_count < SPARE_BLOCKS) {
         block->next = state->spare_blocks;
@@ -88,6 +117,15 @@ static inline void block_bury(BlockObject *block) {
     } else {
         block_del(block);
     }
+}
+
+/* The last of a dead Block without memory. Keeps a pending exception. */
+static inline void block_end(BlockObject *block) {
+    AllocatorObject *allocator = block->allocator;
+    struct region *region = block->extent.region;
+    struct extent *older = block->older;
+
+    block_bury(block);
     /* These may run any code, which may make a Block of this very object: they come last. */
     Py_XDECREF(region);
     release_older(older);
@@ -96,7 +134,7 @@ static inline void block_bury(BlockObject *block) {
 
 /* Frees the dead Block's memory. False: not yet, for a nested heap lies in it, or it is queued
  * until long work has ended. */
-static inline bool let_go_of_memory(BlockObject *block) {
+static bool let_go_of_memory(BlockObject *block) {
     AllocatorObject *self = block->allocator;
 
     BSA_LOCK(self);
@@ -120,10 +158,33 @@ static inline bool let_go_of_memory(BlockObject *block) {
     return true;
 }
 
-void bsa_block_dealloc(BlockObject *block) {
-    PyObject_GC_UnTrack(block);
+/* Any dead Block. */
+static Py_NO_INLINE void dealloc_general(BlockObject *block) {
     if (let_go_of_memory(block)) {
-        block_bury(block); /* and perhaps the allocator: not under its lock */
+        block_end(block); /* and perhaps the allocator: not under its lock */
+    }
+}
+
+/* Frees the memory of a Block that has one piece of it, for itself. False: it is none, or the
+ * allocator is not ready. */
+static inline bool free_plain(BlockObject *block) {
+    AllocatorObject *self = block->allocator;
+
+    BSA_LOCK(self);
+    if (block->state != BLOCK_LIVE || block->pins > 0 || block->older != NULL ||
+        !bsa_is_ready(self)) {
+        return false;
+    }
+    extent_give_back(self, &block->extent);
+    return true;
+}
+
+void bsa_block_dealloc(BlockObject *block) {
+    untrack(block);
+    if (free_plain(block)) {
+        block_end(block);
+    } else {
+        dealloc_general(block);
     }
 }
 
@@ -133,7 +194,7 @@ void bsa_flush_queue(AllocatorObject *self) {
 
         self->queue = block->next;
         block_give_back(block);
-        block_bury(block);
+        block_end(block);
     }
 }
 
@@ -181,6 +242,7 @@ static inline BlockObject *block_without_extent(AllocatorObject *self) {
         block->allocator = (AllocatorObject *)Py_NewRef(self);
         block->older = NULL;
         block->exports = block->pins = 0;
+        block->is_tracked = false;
     }
     return block;
 }
@@ -189,7 +251,9 @@ static inline PyObject *make_owner(BlockObject *block, uintptr_t address, size_t
     bsa_extent_init(block, address, size);
     block->state = BLOCK_LIVE;
     bsa_extent_add(&block->allocator->extents, &block->extent);
-    PyObject_GC_Track(block);
+    if (block->allocator->tracks_blocks) {
+        track(block);
+    }
     return (PyObject *)block;
 }
 
@@ -260,6 +324,7 @@ bool bsa_block_free(BlockObject *block) {
         extent_give_back(self, &block->extent);
     }
     block->state = BLOCK_FREED;
+    track(block); /* bsa_track_blocks would not find it any more */
     return true;
 }
 
@@ -301,6 +366,7 @@ static PyObject *block_detach(BlockObject *block, PyObject *ignored) {
     if (address != NULL) {
         bsa_extent_remove(&self->extents, &block->extent);
         block->state = BLOCK_DETACHED;
+        track(block); /* as in bsa_block_free */
     }
     return address;
 }

@@ -20,6 +20,7 @@ struct BlockObject {
     Py_ssize_t exports;   /* live views, and pins */
     Py_ssize_t pins;      /* nested heaps in it */
     enum block_state state;
+    bool is_tracked;   /* by the collector */
     BlockObject *next; /* in the allocator's queue, or among the spare ones */
 };
 
@@ -31,6 +32,15 @@ PyObject *bsa_block_new(AllocatorObject *self, uintptr_t address, size_t size);
  * giving it the allocation, which does not. */
 BlockObject *bsa_block_reserve(AllocatorObject *self);
 PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size);
+
+/* Shows all Blocks of the allocator to the collector, now and in future.
+ *
+ * A Block refers to its allocator and to a region of that, no more. So it is in a cycle only if one
+ * of those leads back to it: through a callback, through an exporter that may refer to other
+ * objects, or because the allocator is of a subclass, which has attributes. As long as there is
+ * nothing of that kind, the collector need not know of Blocks, and each costs a fifth less. (The
+ * module leads anywhere, too: but it is there to the end.) */
+void bsa_track_blocks(AllocatorObject *self);
 
 /* Block.free(). False with an exception set. */
 bool bsa_block_free(BlockObject *block);

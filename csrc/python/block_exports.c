@@ -7,16 +7,27 @@
 #include "lock.h"
 #include "managed_regions.h"
 
-static struct region *region_of(const BlockObject *block) {
-    return bsa_record_of(block->allocator, block->extent.address)->region;
+/* Holds the region under the Block, if that can be told without a search. */
+static inline bool hold_region_at_hand(BlockObject *block) {
+    const AllocatorObject *self = block->allocator;
+
+    if (block->extent.region == NULL && self->record_count == 1) {
+        block->extent.region = (struct region *)Py_NewRef(self->records[0]->region);
+    }
+    return block->extent.region != NULL;
 }
 
-static void note_export(BlockObject *block) {
+static void hold_region(BlockObject *block) {
+    if (!hold_region_at_hand(block)) {
+        struct section_record *record = bsa_record_of(block->allocator, block->extent.address);
+
+        block->extent.region = (struct region *)Py_NewRef(record->region);
+    }
+}
+
+static inline void count_export(BlockObject *block) {
     block->exports++;
     block->allocator->exports++;
-    if (block->extent.region == NULL) {
-        block->extent.region = (struct region *)Py_NewRef(region_of(block));
-    }
 }
 
 /* Also a dead one, as long as it has its memory. */
@@ -37,7 +48,8 @@ static BlockObject *block_around_open(AllocatorObject *self, uintptr_t start, si
         size > extent->size || start - extent->address > extent->size - size) {
         return NULL;
     }
-    note_export(extent->block);
+    hold_region(extent->block);
+    count_export(extent->block);
     extent->block->pins++;
     return extent->block;
 }
@@ -73,15 +85,41 @@ void bsa_block_unpin(BlockObject *block) {
     Py_DECREF(allocator);
 }
 
-int bsa_block_getbuffer(BlockObject *block, Py_buffer *view, int flags) {
-    BSA_LOCK(block->allocator);
+/* As PyBuffer_FillInfo, which takes as long as the rest of an export. */
+static inline void describe(BlockObject *block, Py_buffer *view, int flags) {
+    view->obj = Py_NewRef(block);
+    view->buf = (void *)block->extent.address;
+    view->len = (Py_ssize_t)block->extent.size;
+    view->readonly = 0;
+    view->itemsize = 1;
+    view->format = (flags & PyBUF_FORMAT) == PyBUF_FORMAT ? "B" : NULL;
+    view->ndim = 1;
+    view->shape = (flags & PyBUF_ND) == PyBUF_ND ? &view->len : NULL;
+    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? &view->itemsize : NULL;
+    view->suboffsets = NULL;
+    view->internal = NULL;
+}
+
+/* Exports it, or says why not. */
+static Py_NO_INLINE int export_general(BlockObject *block, Py_buffer *view, int flags) {
     view->obj = NULL;
-    if (!bsa_block_check_live(block) ||
-        PyBuffer_FillInfo(view, (PyObject *)block, (void *)block->extent.address,
-                          (Py_ssize_t)block->extent.size, 0, flags) < 0) {
+    if (!bsa_block_check_live(block)) {
         return -1;
     }
-    note_export(block);
+    hold_region(block);
+    count_export(block);
+    describe(block, view, flags);
+    return 0;
+}
+
+int bsa_block_getbuffer(BlockObject *block, Py_buffer *view, int flags) {
+    BSA_LOCK(block->allocator);
+    if (block->state != BLOCK_LIVE || !bsa_is_ready(block->allocator) ||
+        !hold_region_at_hand(block)) {
+        return export_general(block, view, flags);
+    }
+    count_export(block);
+    describe(block, view, flags);
     return 0;
 }
 

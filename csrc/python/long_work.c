@@ -22,6 +22,7 @@ void bsa_settle_fork(AllocatorObject *self) {
         self->long_work = PyThread_allocate_lock(); /* a thread left behind may hold the old one */
         self->fork_generation = bsa_fork_count;
     }
+    bsa_update_readiness(self);
 }
 
 /* The turnstile is kept until this thread has the GIL again, so that no other long work begins
@@ -82,12 +83,14 @@ bool bsa_allocator_begin_long(AllocatorObject *self) {
         return false;
     }
     self->is_busy = true;
+    bsa_update_readiness(self);
     PyThread_acquire_lock(self->long_work, WAIT_LOCK);
     return true;
 }
 
 void bsa_allocator_end_long(AllocatorObject *self) {
     self->is_busy = false;
+    bsa_update_readiness(self);
     PyThread_release_lock(self->long_work);
     bsa_flush_queue(self);
 }

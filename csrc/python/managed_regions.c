@@ -188,6 +188,9 @@ static bool manage(AllocatorObject *self, struct section_record *record,
     }
     bsa_section_info(self->root, index, &record->info);
     record->is_removed = false;
+    if (record->phys != NULL || bsa_region_refers_to_others(record->region)) {
+        bsa_track_blocks(self);
+    }
     return true;
 }
 

@@ -274,6 +274,11 @@ static void region_dealloc(struct region *region) {
     Py_DECREF(type);
 }
 
+bool bsa_region_refers_to_others(const struct region *region) {
+    return region->source != NULL &&
+           (PyObject_IS_GC(region->source) || PyObject_IS_GC(region->buffer.obj));
+}
+
 bool bsa_region_is_shared(const struct region *region) {
     const char *start = region->start;
 

@@ -30,6 +30,9 @@ bool bsa_region_claim(struct module_state *state, struct region *region, PyObjec
 
 int bsa_add_region_type(PyObject *module, struct module_state *state);
 
+/* Whether it leads to objects that may refer to any others. */
+bool bsa_region_refers_to_others(const struct region *region);
+
 /* Whether bytes of it are shared with other processes, so that a fork leaves two users of one heap.
  */
 bool bsa_region_is_shared(const struct region *region);
