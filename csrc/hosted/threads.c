@@ -8,7 +8,7 @@
 
 enum { NUMBERS = 4096 };
 
-BSA_THREAD_LOCAL struct bsa_thread bsa_this_thread;
+BSA_THREAD_LOCAL struct bsa_thread bsa_this_thread = {BSA_NO_NUMBER, false};
 unsigned bsa_fork_count;
 
 /* What the thread goes back to when it is unpinned; 0: it has none yet, else its number plus 1. */
@@ -30,7 +30,9 @@ static void give_back(void *value) {
     taken[number / 64] &= ~((uint64_t)1 << number % 64);
     pthread_mutex_unlock(&mutex);
     own_number_plus_1 = 0;
-    bsa_this_thread.is_numbered = bsa_this_thread.is_pinned;
+    if (!bsa_this_thread.is_pinned) {
+        bsa_this_thread.number = BSA_NO_NUMBER;
+    }
 }
 
 /* The child has one thread, which may have forked while another held the mutex. The numbers of the
@@ -85,13 +87,13 @@ static unsigned own_number(void) {
 }
 
 void bsa_thread_take_number(void) {
-    bsa_this_thread = (struct bsa_thread){own_number(), true, false};
+    bsa_this_thread = (struct bsa_thread){own_number(), false};
 }
 
 void bsa_thread_pin(unsigned number) {
-    bsa_this_thread = (struct bsa_thread){number, true, true};
+    bsa_this_thread = (struct bsa_thread){number, true};
 }
 
 void bsa_thread_unpin(void) {
-    bsa_this_thread = (struct bsa_thread){0, false, false};
+    bsa_this_thread = (struct bsa_thread){BSA_NO_NUMBER, false};
 }

@@ -4,15 +4,18 @@
 #ifndef BSA_THREADS_H
 #define BSA_THREADS_H
 
+#include <limits.h>
 #include <stdbool.h>
 
 /* In the fixed part of thread-local storage the access costs one instruction, also from a library
  * that was loaded late. */
 #define BSA_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
 
+/* A thread that has no number yet. Larger than any number and any count of slots. */
+#define BSA_NO_NUMBER UINT_MAX
+
 struct bsa_thread {
-    unsigned number; /* the one it is pinned to, else its own; valid once `is_numbered` */
-    bool is_numbered;
+    unsigned number; /* the one it is pinned to, else its own, or BSA_NO_NUMBER */
     bool is_pinned;
 };
 
@@ -23,7 +26,7 @@ void bsa_thread_take_number(void);
 
 /* The calling thread's number: the one it is pinned to, else its own. */
 static inline unsigned bsa_thread_number(void) {
-    if (__builtin_expect(!bsa_this_thread.is_numbered, 0)) {
+    if (__builtin_expect(bsa_this_thread.number == BSA_NO_NUMBER, 0)) {
         bsa_thread_take_number();
     }
     return bsa_this_thread.number;

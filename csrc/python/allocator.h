@@ -86,12 +86,15 @@ static inline void bsa_unpin(AllocatorObject *self, struct bsa_call *pin) {
     bsa_call_end(&self->pins, pin);
 }
 
+/* The rest of bsa_slot_for_free: the thread's number is none of the slots', or it has none yet. */
+unsigned bsa_slot_for_free_slow(const AllocatorObject *self);
+
 /* The calling thread's slot for a free. One it is pinned to may lie beyond the slots: every free is
  * then a remote one. */
 static inline unsigned bsa_slot_for_free(const AllocatorObject *self) {
-    unsigned number = bsa_thread_number();
+    unsigned number = bsa_this_thread.number;
 
-    return number < self->slots || bsa_thread_is_pinned() ? number : number % self->slots;
+    return number < self->slots ? number : bsa_slot_for_free_slow(self);
 }
 
 /* Bytes of the largest free block of an open allocator; 0: none. */

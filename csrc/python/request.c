@@ -154,6 +154,12 @@ static bool check_still_raw(AllocatorObject *self, const struct allocation_reque
            bsa_check_not_owned(self, request->old);
 }
 
+unsigned bsa_slot_for_free_slow(const AllocatorObject *self) {
+    unsigned number = bsa_thread_number();
+
+    return number < self->slots || bsa_thread_is_pinned() ? number : number % self->slots;
+}
+
 /* Whether the calling thread's slot exists; false with InvalidParamError set. */
 static bool slot_for_alloc(const AllocatorObject *self, unsigned *slot) {
     *slot = bsa_slot_for_free(self);
