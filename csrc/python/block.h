@@ -38,7 +38,7 @@ PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size);
  * A Block refers to its allocator and to a region of that, no more. So it is in a cycle only if one
  * of those leads back to it: through a callback, through an exporter that may refer to other
  * objects, or because the allocator is of a subclass, which has attributes. As long as there is
- * nothing of that kind, the collector need not know of Blocks, and each costs a fifth less. (The
+ * nothing of that kind, the collector need not know of Blocks, of which there may be millions. (The
  * module leads anywhere, too: but it is there to the end.) */
 void bsa_track_blocks(AllocatorObject *self);
 
