@@ -102,19 +102,16 @@ static inline bool is_plain(AllocatorObject *self, PyObject *const *args, Py_ssi
     return *size != SIZE_MAX && *slot < self->slots;
 }
 
-/* What follows the refusal of a plain request. */
-static Py_NO_INLINE bool allocate_again(AllocatorObject *self, size_t size, bsa_status status,
-                                        uintptr_t *address) {
+/* What follows the refusal of a plain request: there is no section, or not enough memory. */
+static Py_NO_INLINE PyObject *allocate_again(AllocatorObject *self, size_t size, maker *make) {
     struct allocation_request request = {.kind = REQUEST_BYTES, .amount = size};
+    bsa_status status = bsa_section_count(self->root) == 0 ? BSA_NOT_INITIALIZED : BSA_NO_MEMORY;
+    uintptr_t address;
 
-    return bsa_ask_again(self, &request, status) && bsa_allocate(self, &request, address);
-}
-
-static inline bool allocate_plain(AllocatorObject *self, unsigned slot, size_t size,
-                                  uintptr_t *address) {
-    bsa_status status = bsa_alloc_on(self->root, slot, size, 0, 0, address);
-
-    return status == BSA_OK || allocate_again(self, size, status, address);
+    if (!bsa_ask_again(self, &request, status) || !bsa_allocate(self, &request, &address)) {
+        return NULL;
+    }
+    return make(self, address, size);
 }
 
 /* Under the allocator's lock. */
@@ -129,10 +126,8 @@ static Py_ALWAYS_INLINE inline PyObject *allocate(AllocatorObject *self,
     if (!is_plain(self, args, nargs, kwnames, &size, &slot)) {
         return allocate_general(self, signature, make, args, nargs, kwnames);
     }
-    if (!allocate_plain(self, slot, size, &address)) {
-        return NULL;
-    }
-    return make(self, address, size);
+    address = bsa_malloc_on(self->root, slot, size);
+    return address != 0 ? make(self, address, size) : allocate_again(self, size, make);
 }
 
 const char bsa_allocator_alloc_doc[] =
