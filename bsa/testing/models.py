@@ -222,7 +222,7 @@ def slab_capacity(page_size: int, size: int, order: int) -> int:
 
 
 def slab_order(page_size: int, size: int) -> int:
-    """The smallest slab with four objects that wastes at most a sixteenth, of 2 to 8 pages.
+    """The smallest slab that wastes at most a sixteenth, of 2 to 8 pages.
 
     Not larger than it can make use of; and from pages of 128 KiB on, one page is enough.
     """
@@ -231,7 +231,7 @@ def slab_order(page_size: int, size: int) -> int:
     order = int(page_size < 128 << 10 and capacity[1] > capacity[0])
     while order < 3 and capacity[order + 1] > capacity[order]:
         waste = (page_size << order) - capacity[order] * stride
-        if capacity[order] >= 4 and waste <= (page_size << order) // 16:
+        if waste <= (page_size << order) // 16:
             break
         order += 1
     return order

@@ -1,14 +1,14 @@
 /* The class table of a page size. See size_class.h for the sizes; here: how large slabs are.
  *
- * A slab is the smallest block that holds four objects and loses at most a sixteenth to its tail:
- * the fewer objects a slab has, the more often all of them are free, and the less lies idle.
- * It has two pages at least, so that the heads of two slabs are never in one cache line; not so
- * where pages are beyond 64 KiB, and the second page would cost more than it saves. The summary of
- * remote frees has 64 bits, one for each word of a bitmap: so no slab has more words. */
+ * A slab is the smallest block of two pages or more that loses at most a sixteenth to its tail. So
+ * it holds at least four objects, and no more than it must: the fewer there are, the more often all
+ * of them are free, and the less lies idle. Two pages, so that the heads of two slabs are never in
+ * one cache line; not so where pages are beyond 64 KiB, and the second page would cost more than it
+ * saves. The summary of remote frees has 64 bits, one for each word of a bitmap: so no slab has
+ * more words. */
 #include "size_class.h"
 
 enum {
-    SLAB_MIN_OBJECTS = 4,
     SLAB_MAX_WASTE_FRACTION = 16,
     SLAB_ONE_PAGE_SHIFT = 17, /* pages from 128 KiB up may be a slab each */
     BITMAP_BYTES_MIN = 8,
@@ -41,8 +41,7 @@ static unsigned preferred_order(const struct bsa_class_table *table,
         uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
         uint32_t used = class->capacity[order] * class->stride;
 
-        if (class->capacity[order] >= SLAB_MIN_OBJECTS &&
-            bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION) {
+        if (bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION) {
             return order;
         }
     }

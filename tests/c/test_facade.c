@@ -208,6 +208,12 @@ static void only_the_start_of_a_live_object_can_be_freed(void) {
                 bool starts = offset % slab.stride == 0 && offset / slab.stride < slab.capacity;
                 struct bsa_allocation found;
 
+                EXPECT_STATUS(offset % slab.stride >= slab.size ||
+                                      offset / slab.stride >= slab.capacity
+                                  ? BSA_INVALID_PARAM
+                              : at - live < slab.size ? BSA_OK
+                                                      : BSA_NOT_ALLOCATED,
+                              bsa_lookup_inside(heap.root, at, &found));
                 if (at == live) {
                     EXPECT_OK(bsa_lookup(heap.root, at, &found));
                     continue;
