@@ -6,6 +6,7 @@
 #include "check.c"
 #include "directory.c"
 #include "inspect.c"
+#include "page_cache.c"
 #include "pages.c"
 #include "root.c"
 #include "section.c"

@@ -17,7 +17,7 @@ static void trace(const struct bsa_root *root, enum bsa_trace_op op, uintptr_t a
     }
 }
 
-static bsa_status failed(struct bsa_root *root, unsigned slot, bsa_status status) {
+static BSA_SLOW_PATH bsa_status failed(struct bsa_root *root, unsigned slot, bsa_status status) {
     if (status == BSA_NO_MEMORY) {
         struct bsa_slot *counted = bsa_slot_of(root, slot);
 
@@ -41,7 +41,16 @@ static size_t trim_slot(struct bsa_root *root, struct bsa_slot *slot) {
         bsa_account_drained(root, cache);
         pages += bsa_give_back_retired(root, cache);
     }
+    bsa_page_cache_merge(root, slot);
     return pages;
+}
+
+/* Does what others have asked the slot's owner, the caller, to do. */
+static void honour_request(struct bsa_root *root, struct bsa_slot *slot) {
+    if (BSA_UNLIKELY(atomic_load_explicit(&slot->trim_request, memory_order_relaxed) != 0)) {
+        atomic_store_explicit(&slot->trim_request, 0, memory_order_relaxed);
+        trim_slot(root, slot);
+    }
 }
 
 /* Trims a slot that is not the caller's, or asks its owner to. */
@@ -120,10 +129,7 @@ static uintptr_t object_or_slab(struct bsa_root *root, struct bsa_slot *slot,
 
     bsa_account_drained(root, cache);
     bsa_give_back_retired(root, cache);
-    if (BSA_UNLIKELY(atomic_load_explicit(&slot->trim_request, memory_order_relaxed) != 0)) {
-        atomic_store_explicit(&slot->trim_request, 0, memory_order_relaxed);
-        trim_slot(root, slot);
-    }
+    honour_request(root, slot);
     if (address == 0 && add_slab(root, cache)) {
         address = bsa_cache_take(&root->space, cache);
     }
@@ -244,11 +250,49 @@ static bsa_status object_free(struct bsa_root *root, unsigned number, struct bsa
 /* --- pages -------------------------------------------------------------------------------------
  */
 
-static bsa_status pages_alloc(struct bsa_root *root, unsigned slot,
-                              const struct bsa_page_request *request, uintptr_t *address) {
+/* Takes a cached block of the slot, which is the caller's own for now. False: none is to be had. */
+static bool take_cached(struct bsa_root *root, struct bsa_slot *slot,
+                        const struct bsa_page_request *request, uintptr_t *address) {
+    honour_request(root, slot);
+    if (bsa_cached_count(&slot->pages, request->order) == 0) {
+        bsa_page_cache_fill(root, slot, request->order);
+    }
+    return bsa_page_cache_take(&slot->pages, request->order, request->requested, address);
+}
+
+/* Whether page caches of this root hold blocks of the order. */
+static bool is_cached_order(const struct bsa_root *root, unsigned order) {
+    return order < BSA_CACHED_ORDERS && bsa_cached_room(root, order) != 0;
+}
+
+/* A block from the slot's page cache, if it holds such. It makes way for what is larger than its
+ * blocks. */
+static BSA_OUT_OF_LINE bool pages_from_cache(struct bsa_root *root, struct bsa_slot *slot,
+                                             const struct bsa_page_request *request,
+                                             uintptr_t *address) {
+    bool locked = bsa_enter_slot(root, slot), taken = false;
+
+    if (!is_cached_order(root, request->order)) {
+        bsa_page_cache_merge(root, slot);
+    } else if (request->count == (uint32_t)1 << request->order &&
+               request->align_order <= request->order) { /* they are naturally aligned */
+        taken = take_cached(root, slot, request, address);
+    }
+    bsa_leave_slot(root, slot, locked);
+    return taken;
+}
+
+static BSA_FAST_PATH bsa_status pages_alloc(struct bsa_root *root, unsigned slot,
+                                            const struct bsa_page_request *request,
+                                            uintptr_t *address) {
     struct bsa_slab block;
 
-    if (!bsa_pages_take(root, request, &block)) {
+    if (root->has_page_caches && slot < root->space.slot_count &&
+        pages_from_cache(root, &root->space.slots[slot], request, address)) {
+        return BSA_OK;
+    }
+
+    if (BSA_UNLIKELY(!bsa_pages_take(root, request, &block))) {
         bsa_trim_on(root, slot);
         if (!bsa_pages_take(root, request, &block)) {
             return BSA_NO_MEMORY;
@@ -275,8 +319,9 @@ static bool request_for_size(const struct bsa_root *root, size_t size, size_t al
     return true;
 }
 
-static bsa_status request_for_pages(const struct bsa_root *root, size_t count, size_t align,
-                                    unsigned flags, struct bsa_page_request *request) {
+static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, size_t count,
+                                                  size_t align, unsigned flags,
+                                                  struct bsa_page_request *request) {
     unsigned shift = root->space.classes.page_shift;
 
     if (count == 0 || count > (size_t)1 << BSA_MAX_ORDER ||
@@ -294,7 +339,7 @@ static bsa_status request_for_pages(const struct bsa_root *root, size_t count, s
  */
 
 /* Clears new memory. */
-static void clear(struct bsa_root *root, uintptr_t address) {
+static BSA_OUT_OF_LINE void clear(struct bsa_root *root, uintptr_t address) {
     struct bsa_allocation found;
 
     if (bsa_lookup(root, address, &found) == BSA_OK) {
@@ -321,7 +366,7 @@ static bsa_status alloc_sized(struct bsa_root *root, unsigned slot, size_t size,
 }
 
 /* What every kind of allocation ends with. */
-static BSA_SLOW_PATH bsa_status finish_alloc(struct bsa_root *root, unsigned slot, size_t size,
+static BSA_FAST_PATH bsa_status finish_alloc(struct bsa_root *root, unsigned slot, size_t size,
                                              unsigned flags, bsa_status status, uintptr_t address) {
     if (BSA_UNLIKELY(status != BSA_OK)) {
         return failed(root, slot, status);
@@ -447,8 +492,9 @@ size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) 
                : 0;
 }
 
-bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
-                              unsigned flags, uintptr_t *address) {
+static BSA_OUT_OF_LINE bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot,
+                                                      size_t count, size_t align, unsigned flags,
+                                                      uintptr_t *address) {
     struct bsa_page_request request;
     bsa_status status = request_for_pages(root, count, align, flags, &request);
 
@@ -464,6 +510,29 @@ bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count
     *address = 0;
     status = pages_alloc(root, slot, &request, address);
     return finish_alloc(root, slot, (size_t)request.requested, flags, status, *address);
+}
+
+/* Cached pages, rounded up, of a slot that needs no lock, if there are any. */
+static BSA_FAST_PATH bool pages_at_hand(struct bsa_root *root, unsigned number, size_t count,
+                                        uintptr_t *address) {
+    struct bsa_slot *slot;
+
+    if (BSA_UNLIKELY(number >= root->space.slot_count ||
+                     count - 1 >= (size_t)1 << (BSA_CACHED_ORDERS - 1))) {
+        return false;
+    }
+    slot = &root->space.slots[number];
+    return BSA_LIKELY(atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) &&
+                      bsa_page_caches_are_used(root)) &&
+           bsa_page_cache_take(&slot->pages, bsa_log2_ceil(count),
+                               (uint64_t)count << root->space.classes.page_shift, address);
+}
+
+bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
+                              unsigned flags, uintptr_t *address) {
+    return BSA_LIKELY((align | flags) == 0 && pages_at_hand(root, slot, count, address))
+               ? BSA_OK
+               : alloc_pages_general(root, slot, count, align, flags, address);
 }
 
 bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_t count,
@@ -493,6 +562,64 @@ bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_
 /* --- free --------------------------------------------------------------------------------------
  */
 
+/* Whether that is the word of a live block that page caches hold when it is freed; `count` pages
+ * are said to be in it, at least one. */
+static BSA_FAST_PATH bool goes_to_cache(uint64_t word, size_t count) {
+    unsigned order = bsa_word_order(word);
+
+    return word == bsa_cacheable_word(order) && order < BSA_CACHED_ORDERS &&
+           (count - 1) >> order == 0;
+}
+
+/* Puts the live block with this word into the cache of the slot, which is the caller's own for now.
+ * False: it is for the buddy, or live no longer. */
+static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab block,
+                       uint64_t word) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    unsigned order = bsa_word_order(word);
+
+    honour_request(root, slot);
+    if (!bsa_page_caches_are_used(root)) {
+        bsa_page_cache_merge(root, slot);
+    }
+    if (bsa_cached_room(root, order) == 0) {
+        return false;
+    }
+    if (bsa_cached_count(&slot->pages, order) >= bsa_cached_room(root, order)) {
+        bsa_page_cache_spill(root, slot, order);
+    }
+    return bsa_page_cache_put(&slot->pages, number, block, word,
+                              bsa_cached_count(&slot->pages, order));
+}
+
+static BSA_OUT_OF_LINE bool free_to_cache(struct bsa_root *root, unsigned number,
+                                          struct bsa_slab block, uint64_t word) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    bool locked = bsa_enter_slot(root, slot);
+    bool done = put_cached(root, number, block, word);
+
+    bsa_leave_slot(root, slot, locked);
+    return done;
+}
+
+/* Frees the page block of at least `count` pages that starts at the address in the section's heap;
+ * `*bytes` receives its size. Errors as bsa_free_pages's. */
+static BSA_FAST_PATH bsa_status pages_free(struct bsa_root *root, unsigned number,
+                                           struct bsa_section *section, uintptr_t address,
+                                           size_t count, size_t *bytes) {
+    if (root->has_page_caches && number < root->space.slot_count &&
+        address % bsa_page_size(root) == 0) {
+        struct bsa_slab block = {section, bsa_page_of(section, address)};
+        uint64_t word = bsa_page_word(bsa_slab_page(block));
+
+        if (goes_to_cache(word, count) && free_to_cache(root, number, block, word)) {
+            *bytes = (size_t)bsa_word_count(word) << section->page_shift;
+            return BSA_OK;
+        }
+    }
+    return bsa_pages_free(root, section, address, count, bytes);
+}
+
 static bsa_status free_untraced(struct bsa_root *root, unsigned number, uintptr_t address) {
     struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, number), address);
     struct bsa_page *page;
@@ -506,7 +633,7 @@ static bsa_status free_untraced(struct bsa_root *root, unsigned number, uintptr_
     word = bsa_page_word(page);
     return bsa_word_state(word) == BSA_SLAB
                ? object_free(root, number, section, page, word, address)
-               : bsa_pages_free(root, section, address, 1, &size);
+               : pages_free(root, number, section, address, 1, &size);
 }
 
 static bsa_status free_traced(struct bsa_root *root, unsigned number, uintptr_t address) {
@@ -565,8 +692,8 @@ bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address
                : free_elsewhere(root, number, address);
 }
 
-bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,
-                             size_t count) {
+static BSA_OUT_OF_LINE bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
+                                                     uintptr_t address, size_t count) {
     struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
     bsa_status status;
     size_t size;
@@ -576,11 +703,48 @@ bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t add
     }
     status = count == 0 || address % bsa_page_size(root) != 0
                  ? BSA_INVALID_PARAM
-                 : bsa_pages_free(root, section, address, count, &size);
+                 : pages_free(root, slot, section, address, count, &size);
     if (status == BSA_OK) {
         trace(root, BSA_TRACE_FREE, address, size, slot);
     }
     return status;
+}
+
+/* Frees a page block into the cache of a slot that needs no lock, where all is as it mostly is. */
+static BSA_FAST_PATH bool free_pages_fast(struct bsa_root *root, unsigned number, uintptr_t address,
+                                          size_t count) {
+    struct bsa_section *section;
+    struct bsa_slot *slot;
+    bsa_page_index head;
+    unsigned order;
+    uint32_t cached;
+    uint64_t word;
+
+    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+        return false;
+    }
+    slot = &root->space.slots[number];
+    section = atomic_load_explicit(&slot->last_section, memory_order_acquire);
+    if (BSA_UNLIKELY(!atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) ||
+                     section == NULL || !bsa_heap_holds(section, address))) {
+        return false;
+    }
+    head = bsa_page_of(section, address);
+    word = atomic_load_explicit(&bsa_page_at(section, head)->word, memory_order_relaxed);
+    order = bsa_word_order(word);
+    if (BSA_UNLIKELY(bsa_page_address(section, head) != address || !goes_to_cache(word, count))) {
+        return false;
+    }
+    cached = bsa_cached_count(&slot->pages, order);
+    return BSA_LIKELY(cached < bsa_cached_room(root, order)) &&
+           bsa_page_cache_put(&slot->pages, number, (struct bsa_slab){section, head}, word, cached);
+}
+
+bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,
+                             size_t count) {
+    return BSA_LIKELY(free_pages_fast(root, slot, address, count))
+               ? BSA_OK
+               : free_pages_general(root, slot, address, count);
 }
 
 /* --- realloc -----------------------------------------------------------------------------------

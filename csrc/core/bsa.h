@@ -11,6 +11,12 @@
  * taken and every slot is within reach of every call. Freeing an object of another slot is
  * lock-free in every mode.
  *
+ * Page caches. Where there are several slots, and neither `serial` nor a limit is set, each slot
+ * keeps a few free blocks of up to 64 pages at hand. They count as free everywhere, and are merged
+ * before free blocks or page states are told, before larger requests and before a request fails.
+ * Those of an attached slot can be merged by its owner alone, or where quiescence is required;
+ * until then they are told as the free blocks that they are.
+ *
  * Quiescence. bsa_walk, bsa_walk_slabs, bsa_slab_of, bsa_check, bsa_stats, bsa_usage,
  * bsa_page_states, bsa_remove_region and bsa_rebuild need that no other call on the root runs
  * meanwhile. bsa_lookup is exact for an allocation that lives throughout the call.
@@ -135,7 +141,13 @@ struct bsa_slab_info {
     uint64_t free_bits[64]; /* bit i of word w: object 64 w + i is free, on either side */
 };
 
-enum bsa_page_state { BSA_PAGE_FREE = 0, BSA_PAGE_BLOCK, BSA_PAGE_SLAB, BSA_PAGE_EMPTY_SLAB };
+enum bsa_page_state {
+    BSA_PAGE_FREE = 0,
+    BSA_PAGE_BLOCK,
+    BSA_PAGE_SLAB,
+    BSA_PAGE_EMPTY_SLAB,
+    BSA_PAGE_CACHED /* free, in a slot's page cache */
+};
 
 struct bsa_use {
     uint64_t live;  /* allocations alive now */
@@ -144,13 +156,14 @@ struct bsa_use {
 
 struct bsa_stats {
     uint64_t current_count, current_bytes; /* live, bytes as granted */
-    uint64_t peak_count, peak_bytes; /* exact where serial; else the sum of the slots' peaks */
+    uint64_t peak_count, peak_bytes; /* exact where serial; else the sum of the slots' peaks, and of
+                                        page blocks including those in page caches */
     uint64_t total_count, total_bytes;
     uint64_t failures;
     uint64_t overlaps;             /* objects found freed from two sides at once */
     uint64_t requested_bytes;      /* live; of objects as granted, of page blocks as asked */
     uint64_t allocated_bytes;      /* bytes of pages that are not free */
-    uint64_t peak_allocated_bytes; /* exact */
+    uint64_t peak_allocated_bytes; /* exact, but for including what lay in page caches */
     struct bsa_use per_class[BSA_CLASSES];
     struct bsa_use per_order[BSA_MAX_ORDER + 1]; /* page blocks; resized ones count again */
 };
@@ -212,7 +225,8 @@ bsa_status bsa_rebuild(struct bsa_root *root);
 bsa_status bsa_slot_attach(struct bsa_root *root, unsigned slot);
 bsa_status bsa_slot_detach(struct bsa_root *root, unsigned slot);
 
-/* Bytes of allocated_bytes that requests may reach; UINT64_MAX (at first): no limit. */
+/* Bytes of allocated_bytes that requests may reach; UINT64_MAX (at first): no limit. What attached
+ * slots keep in page caches counts until they give it up. */
 void bsa_set_limit(struct bsa_root *root, uint64_t bytes);
 
 /* --- allocation --------------------------------------------------------------------------------
@@ -260,8 +274,9 @@ bsa_status bsa_alloc_many(struct bsa_root *root, size_t count, size_t size, size
 bsa_status bsa_free_many(struct bsa_root *root, uintptr_t *addresses, size_t count,
                          uintptr_t *wrong);
 
-/* Drains remote frees and gives back empty slabs of every slot within reach; others are asked to.
- * Returns the number of pages freed. */
+/* Drains remote frees, gives back empty slabs and merges the page caches of every slot within
+ * reach; others are asked to. Returns the number of pages freed (what is cached was free before).
+ */
 size_t bsa_trim(struct bsa_root *root);
 
 /* The same operations by a caller that knows its slot (or has none: BSA_NO_SLOT, or any number

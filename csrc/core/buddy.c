@@ -17,7 +17,8 @@ static uint32_t pages_of(unsigned order) {
 /* --- free lists --------------------------------------------------------------------------------
  */
 
-static void list_push(struct bsa_section *section, bsa_page_index head, unsigned order) {
+static BSA_FAST_PATH void list_push(struct bsa_section *section, bsa_page_index head,
+                                    unsigned order) {
     struct bsa_section_derived *derived = &section->derived;
     struct bsa_page *page = bsa_page_at(section, head);
     bsa_page_no first = derived->free_list[order];
@@ -32,7 +33,18 @@ static void list_push(struct bsa_section *section, bsa_page_index head, unsigned
     derived->free_mask |= (uint32_t)1 << order;
 }
 
-static void list_remove(struct bsa_section *section, bsa_page_index head, unsigned order) {
+/* As list_push, to an empty list; the mask is the caller's to set. */
+static BSA_FAST_PATH void list_start(struct bsa_section *section, bsa_page_index head,
+                                     unsigned order) {
+    struct bsa_page *page = bsa_page_at(section, head);
+
+    page->prev = page->next = BSA_NO_PAGE;
+    section->derived.free_list[order] = bsa_number_of(section, head);
+    section->derived.free_count[order] = 1;
+}
+
+static BSA_FAST_PATH void list_remove(struct bsa_section *section, bsa_page_index head,
+                                      unsigned order) {
     struct bsa_section_derived *derived = &section->derived;
     const struct bsa_page *page = bsa_page_at(section, head);
 
@@ -55,9 +67,15 @@ static void set_head(struct bsa_section *section, bsa_page_index head, enum bsa_
                       bsa_block_word(state, bsa_log2_ceil(count), count));
 }
 
-/* The same for a free block of 2^order pages. */
-static void set_free(struct bsa_section *section, bsa_page_index head, unsigned order) {
-    bsa_page_set_word(bsa_page_at(section, head), bsa_block_word(BSA_FREE, order, pages_of(order)));
+/* The same for a block of 2^order pages. */
+static BSA_FAST_PATH void set_block(struct bsa_section *section, bsa_page_index head,
+                                    enum bsa_head_state state, unsigned order) {
+    bsa_page_set_word(bsa_page_at(section, head), bsa_block_word(state, order, pages_of(order)));
+}
+
+static BSA_FAST_PATH void set_free(struct bsa_section *section, bsa_page_index head,
+                                   unsigned order) {
+    set_block(section, head, BSA_FREE, order);
 }
 
 static void count_free(struct bsa_section *section, uint32_t more) {
@@ -70,35 +88,55 @@ static void count_free(struct bsa_section *section, uint32_t more) {
 /* --- splitting ---------------------------------------------------------------------------------
  */
 
-/* Halves the free, unlisted block `*head` until the part of `order` that holds `target` is left in
- * `*head`; the other halves go to the free lists. */
-static void split_towards(struct bsa_section *section, bsa_page_index *head, unsigned from,
-                          unsigned order, bsa_page_index target) {
-    while (from > order) {
-        bsa_page_index upper = *head + pages_of(--from), other = upper;
+/* Makes the lower end of the free, unlisted block a claimed one of 2^order pages; what is above it
+ * goes to the free lists. All new heads are written before the one they come from shrinks, at once.
+ * Where the smallest order that fits is split, which is nearly always, all these lists are empty.
+ */
+static BSA_FAST_PATH void keep_lower_end(struct bsa_section *section, bsa_page_index head,
+                                         unsigned from, unsigned order) {
+    uint32_t halves = pages_of(from) - pages_of(order); /* a bit for each order */
+    bool lists_are_empty = (section->derived.free_mask & halves) == 0;
+
+    bsa_raise_high_water(section, head + (from > order ? pages_of(from - 1) : 0) + 1);
+    for (unsigned half = from; half-- > order;) {
+        set_free(section, head + pages_of(half), half);
+        if (BSA_LIKELY(lists_are_empty)) {
+            list_start(section, head + pages_of(half), half);
+        } else {
+            list_push(section, head + pages_of(half), half);
+        }
+    }
+    section->derived.free_mask |= halves;
+    set_block(section, head, BSA_CLAIMED, order);
+    count_free(section, 0U - pages_of(order));
+}
+
+/* Halves the free, unlisted block `*head` of order `*order` until one part starts at `target`, and
+ * leaves that in `*head`; the other halves go to the free lists. */
+static void split_towards(struct bsa_section *section, bsa_page_index *head, unsigned *order,
+                          bsa_page_index target) {
+    while (*head != target) {
+        bsa_page_index upper = *head + pages_of(--*order), other = upper;
 
         bsa_raise_high_water(section, upper + 1);
-        set_free(section, upper, from); /* the new head before the old shrinks */
-        set_free(section, *head, from);
+        set_free(section, upper, *order); /* the new head before the old shrinks */
+        set_free(section, *head, *order);
         if (target >= upper) {
             other = *head;
             *head = upper;
         }
-        list_push(section, other, from);
+        list_push(section, other, *order);
     }
 }
 
-/* Turns the part of 2^order pages at `target` of a listed free block into a live block. */
+/* Turns the part of 2^order pages at `target` of a listed free block into a block being made. */
 static void carve(struct bsa_section *section, bsa_page_index block, bsa_page_index target,
                   unsigned order) {
     unsigned from = bsa_word_order(bsa_word_at(section, block));
 
     list_remove(section, block, from);
-    split_towards(section, &block, from, order, target);
-    BSA_ASSERT(block == target);
-    bsa_raise_high_water(section, block + 1);
-    set_head(section, block, BSA_PAGES, pages_of(order));
-    count_free(section, 0U - pages_of(order));
+    split_towards(section, &block, &from, target);
+    keep_lower_end(section, block, from, order);
 }
 
 static bool is_aligned(const struct bsa_section *section, bsa_page_index page,
@@ -123,6 +161,16 @@ static bool find_aligned_small(const struct bsa_section *section, unsigned order
     return false;
 }
 
+/* Takes the first block of a list, or its lower end of 2^order pages. */
+static BSA_FAST_PATH bsa_page_index take_first(struct bsa_section *section, unsigned from,
+                                               unsigned order) {
+    bsa_page_index head = bsa_index_of(section, section->derived.free_list[from]);
+
+    list_remove(section, head, from);
+    keep_lower_end(section, head, from, order);
+    return head;
+}
+
 bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
                     bsa_page_index *head) {
     unsigned least = align_order > order ? align_order : order;
@@ -130,12 +178,28 @@ bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_
         least > BSA_MAX_ORDER ? 0 : section->derived.free_mask & (0xffffffffU << least);
 
     /* From the alignment's order up, any block does: it is naturally aligned. */
-    if (orders != 0) {
-        *head = bsa_index_of(section, section->derived.free_list[bsa_lowest_bit(orders)]);
-    } else if (!find_aligned_small(section, order, align_order, head)) {
+    if (BSA_LIKELY(orders != 0)) {
+        *head = take_first(section, bsa_lowest_bit(orders), order);
+        return true;
+    }
+    if (!find_aligned_small(section, order, align_order, head)) {
         return false;
     }
     carve(section, *head, *head, order);
+    return true;
+}
+
+bool bsa_buddy_take_some(struct bsa_section *section, unsigned order, unsigned most,
+                         bsa_page_index *head, unsigned *taken) {
+    uint32_t orders = section->derived.free_mask & (0xffffffffU << order);
+    unsigned from;
+
+    if (orders == 0) {
+        return false;
+    }
+    from = bsa_lowest_bit(orders);
+    *taken = from < most ? from : most;
+    *head = take_first(section, from, *taken);
     return true;
 }
 
@@ -199,47 +263,62 @@ bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_ind
     return true;
 }
 
+void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned order,
+                   uint32_t pieces, uint64_t word) {
+    bsa_raise_high_water(section, head + ((pieces - 1) << order) + 1);
+    while (pieces-- > 0) {
+        bsa_page_set_word(bsa_page_at(section, head + (pieces << order)), word);
+    }
+}
+
 /* --- merging -----------------------------------------------------------------------------------
  */
 
-/* Whether the buddy of the block is free and whole; `*buddy` receives it. */
+/* Whether the buddy of the block is free and whole, and lies before `end`; `*buddy` receives it. */
 static bool buddy_is_free(const struct bsa_section *section, bsa_page_index head, unsigned order,
-                          bsa_page_index *buddy) {
+                          bsa_page_index end, bsa_page_index *buddy) {
     uint64_t first = bsa_nominal_page(section, 0);
-    uint64_t other = bsa_nominal_page(section, head) ^ pages_of(order);
+    uint64_t other = (bsa_nominal_page(section, head) ^ pages_of(order)) - first;
 
-    if (other < first || other - first >= section->total_pages) {
-        return false;
+    *buddy = (bsa_page_index)other; /* one before the first page wraps to a number beyond `end` */
+    return other < end &&
+           bsa_word_at(section, *buddy) == bsa_block_word(BSA_FREE, order, pages_of(order));
+}
+
+/* Makes the block of 2^order pages a free one of 2^grown pages, all of whose parts are unlisted.
+ * The survivor grows before the absorbed heads go. */
+static void merge(struct bsa_section *section, bsa_page_index head, unsigned order,
+                  unsigned grown) {
+    uint64_t first = bsa_nominal_page(section, 0), at = first + head;
+
+    set_free(section, (bsa_page_index)(bsa_round_down(at, pages_of(grown)) - first), grown);
+    for (; order < grown; order++) {
+        bsa_page_set_word(bsa_page_at(section, (bsa_page_index)((at | pages_of(order)) - first)),
+                          0);
+        at = bsa_round_down(at, pages_of(order + 1));
     }
-    *buddy = (bsa_page_index)(other - first);
-    return bsa_word_at(section, *buddy) == bsa_block_word(BSA_FREE, order, pages_of(order));
 }
 
-/* Makes one free block of two unlisted ones; the survivor grows before the absorbed head goes. */
-static bsa_page_index merge(struct bsa_section *section, bsa_page_index a, bsa_page_index b,
-                            unsigned order) {
-    bsa_page_index lower = a < b ? a : b, upper = a < b ? b : a;
-
-    set_free(section, lower, order + 1);
-    bsa_page_set_word(bsa_page_at(section, upper), 0);
-    return lower;
-}
-
-/* Lists a block of 2^order pages whose head says BSA_FREE, merged as far as its buddies are free.
- */
-static void list_merged(struct bsa_section *section, bsa_page_index head, unsigned order) {
-    bsa_page_index buddy;
+/* Lists a block of 2^order pages that is nobody's any more, merged as far as its buddies are free.
+ * Blocks from `end` on are left alone. */
+static void list_merged(struct bsa_section *section, bsa_page_index head, unsigned order,
+                        bsa_page_index end) {
+    bsa_page_index lowest = head, buddy;
+    unsigned grown = order;
 
     count_free(section, pages_of(order));
-    while (order < BSA_MAX_ORDER && buddy_is_free(section, head, order, &buddy)) {
-        list_remove(section, buddy, order);
-        head = merge(section, head, buddy, order++);
+    while (grown < BSA_MAX_ORDER && buddy_is_free(section, lowest, grown, end, &buddy)) {
+        list_remove(section, buddy, grown++);
+        lowest = lowest < buddy ? lowest : buddy;
     }
-    list_push(section, head, order);
+    merge(section, head, order, grown);
+    list_push(section, lowest, grown);
 }
 
 void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t count) {
-    uint32_t have = bsa_word_count(bsa_word_at(section, head));
+    uint64_t word = bsa_word_at(section, head);
+    enum bsa_head_state state = bsa_word_state(word);
+    uint32_t have = bsa_word_count(word);
 
     BSA_ASSERT(count > 0 && count <= have);
     while (have > count) {
@@ -250,8 +329,8 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
         have -= pages_of(order);
         bsa_raise_high_water(section, head + have + 1);
         set_free(section, head + have, order);
-        set_head(section, head, BSA_PAGES, have);
-        list_merged(section, head + have, order);
+        set_head(section, head, state, have);
+        list_merged(section, head + have, order, section->total_pages);
     }
 }
 
@@ -259,11 +338,12 @@ void bsa_buddy_release(struct bsa_section *section, bsa_page_index head) {
     uint32_t count = bsa_word_count(bsa_word_at(section, head));
     unsigned order = bsa_log2_floor(count);
 
-    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) == BSA_PAGES ||
-               bsa_word_state(bsa_word_at(section, head)) == BSA_CHANGING);
-    bsa_buddy_shrink(section, head, pages_of(order));
-    set_free(section, head, order);
-    list_merged(section, head, order);
+    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
+               bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
+    if (BSA_UNLIKELY(count != pages_of(order))) {
+        bsa_buddy_shrink(section, head, pages_of(order));
+    }
+    list_merged(section, head, order, section->total_pages);
 }
 
 /* End of the run of free blocks from `page` that reaches `end`; 0 if it does not. */
@@ -281,7 +361,8 @@ static bsa_page_index free_run_end(const struct bsa_section *section, bsa_page_i
 }
 
 bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t count) {
-    uint32_t have = bsa_word_count(bsa_word_at(section, head));
+    uint64_t word = bsa_word_at(section, head);
+    uint32_t have = bsa_word_count(word);
     bsa_page_index end;
 
     if (count > section->total_pages - head || !is_aligned(section, head, bsa_log2_ceil(count))) {
@@ -291,14 +372,14 @@ bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t c
     if (end == 0) {
         return false;
     }
-    set_head(section, head, BSA_PAGES, end - head);
+    set_head(section, head, bsa_word_state(word), end - head);
     for (bsa_page_index page = head + have; page < end;) {
-        uint64_t word = bsa_word_at(section, page);
+        uint64_t absorbed = bsa_word_at(section, page);
 
-        list_remove(section, page, bsa_word_order(word));
-        count_free(section, 0U - bsa_word_count(word));
+        list_remove(section, page, bsa_word_order(absorbed));
+        count_free(section, 0U - bsa_word_count(absorbed));
         bsa_page_set_word(bsa_page_at(section, page), 0);
-        page += bsa_word_count(word);
+        page += bsa_word_count(absorbed);
     }
     bsa_buddy_shrink(section, head, count);
     return true;
@@ -339,28 +420,16 @@ static void clear_inside(struct bsa_section *section, bsa_page_index head, uint3
     }
 }
 
-/* Lists a free block whose lower neighbours are listed already, merged with those that are its
- * buddies. */
-static void relist_free(struct bsa_section *section, bsa_page_index head, unsigned order) {
-    bsa_page_index buddy;
-
-    count_free(section, pages_of(order));
-    while (order < BSA_MAX_ORDER && buddy_is_free(section, head, order, &buddy) && buddy < head) {
-        list_remove(section, buddy, order);
-        head = merge(section, head, buddy, order++);
-    }
-    list_push(section, head, order);
-}
-
 static bool head_is_plausible(const struct bsa_section *section, bsa_page_index head,
                               uint64_t word) {
     uint32_t count = bsa_word_count(word);
 
-    return bsa_word_state(word) != BSA_INSIDE && bsa_word_state(word) <= BSA_CHANGING &&
+    return bsa_word_state(word) != BSA_INSIDE && bsa_word_state(word) <= BSA_CLAIMED &&
            count != 0 && count <= section->total_pages - head &&
            bsa_word_order(word) == bsa_log2_ceil(count) && bsa_word_order(word) <= BSA_MAX_ORDER &&
            is_aligned(section, head, bsa_word_order(word)) &&
-           (bsa_word_state(word) == BSA_PAGES || bsa_is_power_of_two(count));
+           (bsa_word_state(word) == BSA_PAGES || bsa_word_state(word) == BSA_CLAIMED ||
+            bsa_is_power_of_two(count));
 }
 
 bool bsa_buddy_is_tiled(const struct bsa_section *section) {
@@ -397,11 +466,11 @@ void bsa_buddy_rebuild(struct bsa_section *section) {
         if (bsa_word_state(word) != BSA_SLAB) {
             clear_inside(section, head, count);
         }
-        if (bsa_word_state(word) == BSA_CHANGING) {
-            set_head(section, head, BSA_FREE, count); /* no object was in it */
-        }
-        if (bsa_word_state(word) == BSA_FREE || bsa_word_state(word) == BSA_CHANGING) {
-            relist_free(section, head, bsa_word_order(word));
+        if (bsa_word_state(word) == BSA_CLAIMED) {
+            set_head(section, head, BSA_PAGES, count);
+        } else if (bsa_word_state(word) != BSA_PAGES && bsa_word_state(word) != BSA_SLAB) {
+            /* Free; no object was in one that was changing. The rest is not listed yet. */
+            list_merged(section, head, bsa_word_order(word), head);
         }
     }
 }

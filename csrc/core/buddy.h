@@ -7,26 +7,39 @@
 /* Covers the heap with the largest naturally aligned blocks that fit; the section is new. */
 void bsa_buddy_cover(struct bsa_section *section);
 
-/* Takes a block of 2^order pages aligned to 2^align_order pages; its head says BSA_PAGES. */
+/* Takes a block of 2^order pages aligned to 2^align_order pages; its head says BSA_CLAIMED. */
 bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
                     bsa_page_index *head);
+
+/* Takes the smallest block of 2^order pages or more; of one of more than 2^most pages only so many.
+ * `*taken` receives its order; its head says BSA_CLAIMED. */
+bool bsa_buddy_take_some(struct bsa_section *section, unsigned order, unsigned most,
+                         bsa_page_index *head, unsigned *taken);
+
+/* Cuts a claimed block into that many pieces of 2^order pages. They all get the word, the first one
+ * last, when it shrinks. */
+void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned order,
+                   uint32_t pieces, uint64_t word);
 
 /* The first block at or after `*page` in address order that could be taken. */
 bool bsa_buddy_next_free(const struct bsa_section *section, unsigned order, unsigned align_order,
                          bsa_page_index *page);
 
-/* Takes just that block of 2^order pages, if it still is free. `page` is a multiple of its size. */
+/* Takes just that block of 2^order pages, if it still is free, as bsa_buddy_take does. `page` is a
+ * multiple of its size. */
 bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_index page);
 
-/* Frees the last pages of a live block, so that `count` (at least 1, at most what it has) remain.
+/* Frees the last pages of a block that is not free, so that `count` (at least 1, at most what it
+ * has) remain.
  */
 void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t count);
 
-/* Grows a live block to `count` pages, if the pages behind it are free and it is aligned for its
- * new order; else changes nothing. */
+/* Grows a block that is not free to `count` pages, if the pages behind it are free and it is
+ * aligned for its new order; else changes nothing. */
 bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t count);
 
-/* Returns a live block to the free lists, merged as far as its buddies are free. */
+/* Returns a block that nobody else can free to the free lists, merged as far as its buddies are
+ * free. */
 void bsa_buddy_release(struct bsa_section *section, bsa_page_index head);
 
 /* Head of the block that holds the page, in at most BSA_MAX_ORDER + 1 looks. Needs no lock while

@@ -12,6 +12,7 @@ struct slab_counts {
     uint64_t by_list[4]; /* enum bsa_slab_state */
     uint64_t live;
     uint64_t with_remote_frees;
+    uint64_t cached; /* page blocks in page caches */
 };
 
 struct checker {
@@ -53,8 +54,9 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     uint32_t count = bsa_word_count(word);
     unsigned order = bsa_word_order(word);
 
-    HOLDS(bsa_word_state(word) != BSA_INSIDE && bsa_word_state(word) <= BSA_SLAB && count > 0 &&
-              count <= section->total_pages - head,
+    HOLDS((bsa_word_state(word) == BSA_FREE || bsa_word_state(word) == BSA_PAGES ||
+           bsa_word_state(word) == BSA_SLAB || bsa_word_state(word) == BSA_CACHED) &&
+              count > 0 && count <= section->total_pages - head,
           head, "heads tile the heap");
     HOLDS(order <= BSA_MAX_ORDER && order == bsa_log2_ceil(count), head,
           "a block's order is that of its page count");
@@ -71,10 +73,15 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
                   bsa_word_slot(word) < space->slot_count && bsa_is_power_of_two(count),
               head, "a slab has a class, an order and an owner that exist");
     }
+    if (bsa_word_state(word) == BSA_CACHED) {
+        HOLDS(order < BSA_CACHED_ORDERS && bsa_word_slot(word) < space->slot_count &&
+                  word == bsa_cached_word(bsa_cacheable_word(order), bsa_word_slot(word)),
+              head, "a cached block has an order and an owner that cache blocks");
+    }
     if (bsa_word_state(word) == BSA_PAGES) {
         uint64_t bytes = (uint64_t)count << section->page_shift;
 
-        HOLDS(bsa_page_at(section, head)->requested <= bytes, head,
+        HOLDS(bsa_page_requested(bsa_page_at(section, head)) <= bytes, head,
               "a block holds what was asked for");
     }
     return true;
@@ -380,6 +387,66 @@ static bool cache_is_valid(struct checker *checker, const struct bsa_cache *cach
     return true;
 }
 
+/* --- page caches -------------------------------------------------------------------------------
+ */
+
+static bool is_managed(const struct bsa_root *root, const struct bsa_section *section) {
+    const struct bsa_section *known = bsa_first_section(root);
+
+    while (known != NULL && known != section) {
+        known = bsa_next_section(root, known);
+    }
+    return known != NULL;
+}
+
+static bool is_repeated(const struct bsa_page_cache *cache, unsigned order, uint32_t place) {
+    struct bsa_slab block = bsa_cached_block(cache, order, place);
+
+    for (uint32_t i = 0; i < place; i++) {
+        struct bsa_slab other = bsa_cached_block(cache, order, i);
+
+        if (other.section == block.section && other.head == block.head) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool cached_blocks_are_valid(struct checker *checker, unsigned slot, unsigned order) {
+    const struct bsa_page_cache *cache = &checker->root->space.slots[slot].pages;
+    uint32_t count = bsa_cached_count(cache, order);
+
+    HOLDS(count <= (checker->root->has_page_caches ? BSA_CACHED_BLOCKS : 0), 0,
+          "a page cache holds a few blocks of an order");
+    for (uint32_t i = 0; i < count; i++) {
+        struct bsa_slab block = bsa_cached_block(cache, order, i);
+
+        HOLDS(is_managed(checker->root, block.section), 0,
+              "a page cache holds blocks of managed sections");
+        checker->section = block.section;
+        HOLDS(block.head < block.section->total_pages &&
+                  bsa_page_word(bsa_slab_page(block)) ==
+                      bsa_cached_word(bsa_cacheable_word(order), slot),
+              block.head, "a page cache holds cached blocks of its own");
+        HOLDS(!is_repeated(cache, order, i), block.head, "a page cache holds a block once");
+    }
+    checker->section = NULL;
+    checker->left.cached -= count;
+    return true;
+}
+
+static bool page_caches_are_valid(struct checker *checker) {
+    for (unsigned i = 0; i < checker->root->space.slot_count; i++) {
+        for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+            if (!cached_blocks_are_valid(checker, i, order)) {
+                return false;
+            }
+        }
+    }
+    HOLDS(checker->left.cached == 0, 0, "every cached block is in its slot's page cache");
+    return true;
+}
+
 static bool caches_are_valid(struct checker *checker) {
     const struct bsa_space *space = &checker->root->space;
     const struct slab_counts *left = &checker->left;
@@ -424,6 +491,7 @@ static bool sections_are_valid(struct checker *checker) {
             if (bsa_word_state(word) == BSA_SLAB && !slab_is_valid(checker, head)) {
                 return false;
             }
+            checker->left.cached += bsa_word_state(word) == BSA_CACHED;
             head += bsa_word_count(word);
         }
         total += section->total_pages;
@@ -440,7 +508,10 @@ static bool sections_are_valid(struct checker *checker) {
 
 bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violation) {
     struct bsa_violation ignored;
-    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0}};
+    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0, 0}};
 
-    return sections_are_valid(&checker) && caches_are_valid(&checker) ? BSA_OK : BSA_CORRUPTION;
+    return sections_are_valid(&checker) && caches_are_valid(&checker) &&
+                   page_caches_are_valid(&checker)
+               ? BSA_OK
+               : BSA_CORRUPTION;
 }

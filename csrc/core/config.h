@@ -26,6 +26,8 @@ void *memmove(void *to, const void *from, size_t count);
 /* Kept out of its callers, so that fast paths need not save registers for others. */
 #define BSA_APART     __attribute__((noinline))
 #define BSA_SLOW_PATH __attribute__((noinline, cold))
+/* Kept out of its callers for the same reason, but not slow itself. */
+#define BSA_OUT_OF_LINE __attribute__((noinline))
 /* Put into its callers whatever the compiler thinks of its size. */
 #define BSA_FAST_PATH inline __attribute__((always_inline))
 

@@ -19,6 +19,22 @@ static void unlock(const struct bsa_root *root) {
     bsa_unlock_pages((struct bsa_root *)(uintptr_t)root);
 }
 
+/* Nor does merging change what is free. */
+static void merge_caches(const struct bsa_root *root) {
+    bsa_page_caches_merge_shared((struct bsa_root *)(uintptr_t)root);
+}
+
+/* Pages that page caches hold. */
+static uint64_t cached_pages(const struct bsa_root *root) {
+    uint64_t cached[BSA_MAX_ORDER + 1] = {0}, pages = 0;
+
+    bsa_page_caches_count(root, NULL, cached);
+    for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+        pages += cached[order] << order;
+    }
+    return pages;
+}
+
 /* --- sections ----------------------------------------------------------------------------------
  */
 
@@ -62,14 +78,29 @@ static void describe_section(const struct bsa_section *section, struct bsa_secti
     memcpy(info->free_blocks, section->derived.free_count, sizeof info->free_blocks);
 }
 
+/* What page caches hold is free, too: it is merged as far as the caches are within reach, and the
+ * rest counted as it is. */
+static void describe_cached(const struct bsa_root *root, const struct bsa_section *section,
+                            struct bsa_section_info *info) {
+    uint64_t cached[BSA_MAX_ORDER + 1] = {0};
+
+    bsa_page_caches_count(root, section, cached);
+    for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+        info->free_blocks[order] += (uint32_t)cached[order];
+        info->free_pages += (uint32_t)(cached[order] << order);
+    }
+}
+
 bsa_status bsa_section_info(const struct bsa_root *root, unsigned index,
                             struct bsa_section_info *info) {
     const struct bsa_section *section;
 
+    merge_caches(root);
     lock(root);
     section = bsa_nth_section(root, index);
     if (section != NULL) {
         describe_section(section, info);
+        describe_cached(root, section, info);
     }
     unlock(root);
     return section == NULL ? BSA_NOT_FOUND : BSA_OK;
@@ -91,7 +122,7 @@ uint64_t bsa_total_pages(const struct bsa_root *root) {
 
 uint64_t bsa_free_page_count(const struct bsa_root *root) {
     const struct bsa_section *section;
-    uint64_t pages = 0;
+    uint64_t pages = cached_pages(root);
 
     lock(root);
     for (section = bsa_first_section(root); section != NULL;
@@ -106,6 +137,8 @@ void bsa_free_blocks(const struct bsa_root *root, uint64_t counts[BSA_MAX_ORDER 
     const struct bsa_section *section;
 
     memset(counts, 0, (BSA_MAX_ORDER + 1) * sizeof counts[0]);
+    merge_caches(root);
+    bsa_page_caches_count(root, NULL, counts);
     lock(root);
     for (section = bsa_first_section(root); section != NULL;
          section = bsa_next_section(root, section)) {
@@ -135,6 +168,7 @@ size_t bsa_free_list(const struct bsa_root *root, unsigned index, unsigned order
     const struct bsa_section *section;
     size_t count = 0;
 
+    merge_caches(root);
     lock(root);
     section = bsa_nth_section(root, index);
     if (section != NULL && order <= BSA_MAX_ORDER) {
@@ -165,7 +199,7 @@ static void describe_block(struct bsa_slab block, uint64_t word, struct bsa_allo
     *found = (struct bsa_allocation){
         .address = bsa_page_address(block.section, block.head),
         .usable_size = (size_t)bsa_word_count(word) << block.section->page_shift,
-        .requested_size = (size_t)bsa_slab_page(block)->requested,
+        .requested_size = (size_t)bsa_page_requested(bsa_slab_page(block)),
         .kind = BSA_KIND_PAGES,
         .section = block.section->derived.index,
         .slot = BSA_NO_SLOT,
@@ -293,6 +327,9 @@ static enum bsa_page_state state_of(uint64_t word) {
     if (bsa_word_state(word) == BSA_SLAB) {
         return bsa_word_list(word) == BSA_SLAB_EMPTY ? BSA_PAGE_EMPTY_SLAB : BSA_PAGE_SLAB;
     }
+    if (bsa_word_state(word) == BSA_CACHED) {
+        return BSA_PAGE_CACHED;
+    }
     return bsa_word_state(word) == BSA_PAGES ? BSA_PAGE_BLOCK : BSA_PAGE_FREE;
 }
 
@@ -303,6 +340,7 @@ bsa_status bsa_page_state_of(const struct bsa_root *root, uintptr_t address,
     if (section == NULL) {
         return not_found(root);
     }
+    merge_caches(root);
     lock(root);
     *state = state_of(bsa_word_at(section, bsa_block_of(section, bsa_page_of(section, address))));
     unlock(root);
@@ -315,6 +353,7 @@ bsa_status bsa_page_states(const struct bsa_root *root, unsigned index, unsigned
     if (section == NULL) {
         return BSA_NOT_FOUND;
     }
+    bsa_page_caches_merge_all((struct bsa_root *)(uintptr_t)root);
     for (bsa_page_index head = 0; head < section->total_pages;) {
         uint64_t word = bsa_word_at(section, head);
 
@@ -403,18 +442,57 @@ static void add_tally(struct bsa_stats *stats, const struct bsa_tally *tally) {
     stats->failures += tally->failures;
 }
 
+/* What the root counts as live page blocks although page caches hold it, and what they count for
+ * it. */
+static void settle_caches(const struct bsa_root *root, struct bsa_stats *stats) {
+    uint64_t cached[BSA_MAX_ORDER + 1] = {0}, pages = cached_pages(root);
+    unsigned shift = root->space.classes.page_shift;
+
+    bsa_page_caches_count(root, NULL, cached);
+    stats->current_bytes -= pages << shift;
+    stats->allocated_bytes -= pages << shift;
+    for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+        stats->current_count -= cached[order];
+        stats->per_order[order].live -= cached[order];
+        for (unsigned i = 0; i < root->space.slot_count; i++) {
+            uint64_t total = root->space.slots[i].pages.taken[order];
+
+            stats->per_order[order].total += total;
+            stats->total_count += total;
+            stats->total_bytes += total << order << shift;
+        }
+    }
+}
+
+/* Bytes granted to live page blocks beyond those asked for. */
+static uint64_t page_slack(const struct bsa_root *root) {
+    uint64_t slack = root->page_slack;
+
+    for (unsigned i = 0; root->has_page_caches && i < root->space.slot_count; i++) {
+        const struct bsa_page_cache *cache = &root->space.slots[i].pages;
+
+        slack -= (uint64_t)cache->requested;
+        for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+            slack += (cache->taken[order] - cache->freed[order])
+                     << order << root->space.classes.page_shift;
+        }
+    }
+    return slack;
+}
+
 void bsa_usage(const struct bsa_root *root, struct bsa_usage *usage) {
     unsigned shift = root->space.classes.page_shift;
     unsigned tallies = root->serial ? 1 : root->space.slot_count; /* serial: all in the first */
-    int64_t bytes = bsa_gauge_value(&root->page_tally.bytes);
+    uint64_t cached = cached_pages(root) << shift;
+    int64_t bytes = bsa_gauge_value(&root->page_tally.bytes) - (int64_t)cached;
 
     for (unsigned i = 0; i < tallies; i++) {
         bytes += bsa_gauge_value(&root->space.slots[i].tally.bytes);
     }
     *usage = (struct bsa_usage){
         .current_bytes = (uint64_t)bytes,
-        .requested_bytes = (uint64_t)bytes - root->page_slack,
-        .allocated_bytes = root->allocated_pages << shift,
+        .requested_bytes = (uint64_t)bytes - page_slack(root),
+        .allocated_bytes = (root->allocated_pages << shift) - cached,
         .peak_allocated_bytes = root->peak_pages << shift,
     };
 }
@@ -441,9 +519,10 @@ void bsa_stats(const struct bsa_root *root, struct bsa_stats *stats) {
     }
     stats->total_count += root->total_blocks;
     stats->total_bytes += root->total_block_bytes;
-    stats->requested_bytes = stats->current_bytes - root->page_slack;
     stats->allocated_bytes = root->allocated_pages << shift;
     stats->peak_allocated_bytes = root->peak_pages << shift;
+    settle_caches(root, stats);
+    stats->requested_bytes = stats->current_bytes - page_slack(root);
 }
 
 static void forget_peak(struct bsa_gauge *gauge) {
@@ -457,6 +536,7 @@ static void forget_peaks(struct bsa_tally *tally) {
 }
 
 void bsa_reset_peak(struct bsa_root *root) {
+    bsa_page_caches_merge_shared(root);
     root->peak_pages = root->allocated_pages;
     forget_peaks(&root->page_tally);
     for (unsigned i = 0; i < root->space.slot_count; i++) {
@@ -466,9 +546,14 @@ void bsa_reset_peak(struct bsa_root *root) {
 
 size_t bsa_live_count(const struct bsa_root *root) {
     int64_t count = bsa_gauge_value(&root->page_tally.count);
+    uint64_t cached[BSA_MAX_ORDER + 1] = {0};
 
     for (unsigned i = 0; i < root->space.slot_count; i++) {
         count += bsa_gauge_value(&root->space.slots[i].tally.count);
+    }
+    bsa_page_caches_count(root, NULL, cached);
+    for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+        count -= (int64_t)cached[order];
     }
     return (size_t)count;
 }

@@ -32,6 +32,8 @@ enum bsa_head_state {
     BSA_PAGES,    /* a live block */
     BSA_SLAB,     /* cut into objects */
     BSA_CHANGING, /* a block on its way to a slab or back: nobody's to free */
+    BSA_CACHED,   /* a free block in a slot's page cache */
+    BSA_CLAIMED,  /* a live block that is being made, resized or freed: nobody else's to free */
 };
 
 struct bsa_page {
@@ -41,7 +43,7 @@ struct bsa_page {
         struct {
             bsa_page_no next, prev; /* the free list, or the list of a slot's cache */
         };
-        uint64_t requested; /* live block: bytes asked for */
+        _Atomic uint64_t requested; /* live block: bytes asked for */
     };
     _Atomic uint32_t remote_next; /* the owner's stack of slabs with remote frees */
     uint16_t relist_in;           /* slab: frees until it changes its list, modulo 2^16 */
@@ -115,6 +117,10 @@ static inline uint64_t bsa_block_word(enum bsa_head_state state, unsigned order,
            (uint64_t)count << BSA_WORD_COUNT_SHIFT;
 }
 
+static inline uint64_t bsa_with_state(uint64_t word, enum bsa_head_state state) {
+    return (word & ~(uint64_t)0xf) | (uint64_t)state;
+}
+
 static inline uint64_t bsa_slab_word(unsigned order, unsigned class_index, unsigned slot,
                                      unsigned list) {
     return bsa_block_word(BSA_SLAB, order, (uint32_t)1 << order) |
@@ -142,6 +148,23 @@ static inline uint64_t bsa_page_word(const struct bsa_page *page) {
 
 static inline void bsa_page_set_word(struct bsa_page *page, uint64_t word) {
     atomic_store_explicit(&page->word, word, memory_order_release);
+}
+
+/* Makes a live block's word another, if it still is `live`. Of several that try exactly one
+ * succeeds. Acquire: who has claimed a block sees how it was made. Release: and what was done with
+ * it is over before it is made anew. */
+static inline bool bsa_page_claim(struct bsa_page *page, uint64_t live, uint64_t claimed) {
+    return atomic_compare_exchange_strong_explicit(&page->word, &live, claimed,
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* Atomic, because who looks an address up may meet a block that comes and goes. */
+static inline uint64_t bsa_page_requested(const struct bsa_page *page) {
+    return atomic_load_explicit(&page->requested, memory_order_relaxed);
+}
+
+static inline void bsa_page_set_requested(struct bsa_page *page, uint64_t bytes) {
+    atomic_store_explicit(&page->requested, bytes, memory_order_relaxed);
 }
 
 #endif

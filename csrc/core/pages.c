@@ -4,7 +4,7 @@
  * the page lock within each function; none is held on return. */
 #include "root.h"
 
-static bool within_limit(const struct bsa_root *root, uint64_t pages) {
+static BSA_FAST_PATH bool within_limit(const struct bsa_root *root, uint64_t pages) {
     uint64_t limit = atomic_load_explicit(&root->limit_pages, memory_order_relaxed);
 
     return limit >= root->allocated_pages && pages <= limit - root->allocated_pages;
@@ -14,75 +14,122 @@ static size_t block_bytes(const struct bsa_root *root, uint64_t pages) {
     return (size_t)(pages << root->space.classes.page_shift);
 }
 
-static void count_pages(struct bsa_root *root, uint64_t more) {
+static BSA_FAST_PATH void count_pages(struct bsa_root *root, uint64_t more) {
     root->allocated_pages += more;
     if (root->peak_pages < root->allocated_pages) {
         root->peak_pages = root->allocated_pages;
     }
 }
 
+/* Counts page blocks just taken, of so many pages together. */
+static BSA_FAST_PATH void count_blocks(struct bsa_root *root, unsigned order, uint32_t blocks,
+                                       uint64_t pages) {
+    root->per_order[order].live += blocks;
+    count_pages(root, pages);
+    bsa_tally_add(bsa_page_tally(root), blocks, block_bytes(root, pages));
+}
+
+/* Makes the block just taken a live one. */
+static BSA_FAST_PATH void make_live(struct bsa_root *root, const struct bsa_page_request *request,
+                                    struct bsa_slab block) {
+    size_t bytes = block_bytes(root, request->count);
+
+    count_blocks(root, request->order, 1, request->count);
+    root->page_slack += bytes - request->requested;
+    root->per_order[request->order].total++;
+    root->total_blocks++;
+    root->total_block_bytes += bytes;
+    bsa_page_set_requested(bsa_slab_page(block), request->requested);
+    bsa_unpoison_new(block.section, bsa_page_address(block.section, block.head), bytes);
+    /* From here on anybody may free it. */
+    bsa_page_set_word(bsa_slab_page(block),
+                      bsa_block_word(BSA_PAGES, request->order, request->count));
+}
+
 /* Trims the block just taken to the pages asked for, and counts it. */
-static void finish_take(struct bsa_root *root, const struct bsa_page_request *request,
-                        struct bsa_slab block) {
-    bsa_buddy_shrink(block.section, block.head, request->count);
-    count_pages(root, request->count);
-    if (request->requested == BSA_FOR_SLAB) {
+static BSA_FAST_PATH void finish_take(struct bsa_root *root, const struct bsa_page_request *request,
+                                      struct bsa_slab block) {
+    if (BSA_UNLIKELY(request->count != (uint32_t)1 << request->order)) {
+        bsa_buddy_shrink(block.section, block.head, request->count);
+    }
+    if (BSA_UNLIKELY(request->requested == BSA_FOR_SLAB)) {
+        count_pages(root, request->count);
         bsa_page_set_word(bsa_slab_page(block),
                           bsa_block_word(BSA_CHANGING, request->order, request->count));
     } else {
-        size_t bytes = block_bytes(root, request->count);
-
-        bsa_slab_page(block)->requested = request->requested;
-        root->page_slack += bytes - request->requested;
-        root->per_order[request->order].live++;
-        root->per_order[request->order].total++;
-        root->total_blocks++;
-        root->total_block_bytes += bytes;
-        bsa_tally_add(bsa_page_tally(root), 1, bytes);
-        bsa_unpoison_new(block.section, bsa_page_address(block.section, block.head), bytes);
+        make_live(root, request, block);
     }
+}
+
+/* A block of the first section that has one. Under the page lock. */
+static BSA_FAST_PATH bool take_block(struct bsa_root *root, unsigned order, unsigned align_order,
+                                     struct bsa_slab *block) {
+    struct bsa_section *section = bsa_first_section(root);
+
+    for (; section != NULL; section = bsa_next_section(root, section)) {
+        if (BSA_LIKELY(bsa_buddy_take(section, order, align_order, &block->head))) {
+            block->section = section;
+            return true;
+        }
+    }
+    return false;
 }
 
 bool bsa_pages_take(struct bsa_root *root, const struct bsa_page_request *request,
                     struct bsa_slab *block) {
-    struct bsa_section *section;
-    bool taken = false;
+    bool taken;
 
     bsa_lock_pages(root);
-    if (within_limit(root, request->count)) {
-        for (section = bsa_first_section(root); section != NULL && !taken;
-             section = bsa_next_section(root, section)) {
-            block->section = section;
-            taken = bsa_buddy_take(section, request->order, request->align_order, &block->head);
-        }
-    }
-    if (taken) {
+    taken = within_limit(root, request->count) &&
+            take_block(root, request->order, request->align_order, block);
+    if (BSA_LIKELY(taken)) {
         finish_take(root, request, *block);
     }
     bsa_unlock_pages(root);
     return taken;
 }
 
-/* Under the page lock. */
-static void give_back(struct bsa_root *root, struct bsa_slab block, bool was_slab) {
-    struct bsa_page *page = bsa_slab_page(block);
-    uint64_t word = bsa_page_word(page), count = bsa_word_count(word);
+uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, unsigned slot,
+                        struct bsa_slab *first) {
+    struct bsa_section *section = bsa_first_section(root);
+    unsigned taken;
 
-    root->allocated_pages -= count;
-    if (!was_slab) {
-        size_t bytes = block_bytes(root, count);
+    for (; section != NULL; section = bsa_next_section(root, section)) {
+        if (bsa_buddy_take_some(section, order, most, &first->head, &taken)) {
+            uint32_t blocks = (uint32_t)1 << (taken - order);
 
-        root->page_slack -= bytes - page->requested;
-        root->per_order[bsa_word_order(word)].live--;
-        bsa_tally_remove(bsa_page_tally(root), 1, bytes);
-        bsa_poison(block.section, bsa_page_address(block.section, block.head), bytes);
+            first->section = section;
+            count_blocks(root, order, blocks, (uint64_t)1 << taken);
+            bsa_buddy_cut(section, first->head, order, blocks,
+                          bsa_cached_word(bsa_cacheable_word(order), slot));
+            return blocks;
+        }
     }
-    bsa_buddy_release(block.section, block.head);
+    return 0;
 }
 
-void bsa_pages_give_back(struct bsa_root *root, struct bsa_slab block, bool was_slab) {
+/* Under the page lock: one page block less, of so many pages. */
+static BSA_FAST_PATH void uncount_blocks(struct bsa_root *root, unsigned order, uint32_t blocks,
+                                         uint64_t pages) {
+    root->allocated_pages -= pages;
+    root->per_order[order].live -= blocks;
+    bsa_tally_remove(bsa_page_tally(root), blocks, block_bytes(root, pages));
+}
+
+void bsa_pages_take_in(struct bsa_root *root, unsigned order, const struct bsa_cached_block *blocks,
+                       uint32_t count) {
+    uncount_blocks(root, order, count, (uint64_t)count << order);
+    for (uint32_t i = 0; i < count; i++) {
+        struct bsa_slab block = bsa_cached_block_at(&blocks[i]);
+
+        bsa_buddy_release(block.section, block.head);
+    }
+}
+
+static void give_back_slab(struct bsa_root *root, struct bsa_slab slab) {
     bsa_lock_pages(root);
-    give_back(root, block, was_slab);
+    root->allocated_pages -= bsa_word_count(bsa_page_word(bsa_slab_page(slab)));
+    bsa_buddy_release(slab.section, slab.head);
     bsa_unlock_pages(root);
 }
 
@@ -92,29 +139,53 @@ BSA_SLOW_PATH size_t bsa_give_back_retired(struct bsa_root *root, struct bsa_cac
 
     while (bsa_cache_take_retired(&root->space, cache, &slab)) {
         pages += bsa_word_count(bsa_page_word(bsa_slab_page(slab)));
-        bsa_pages_give_back(root, slab, true);
+        give_back_slab(root, slab);
     }
     return pages;
 }
 
-BSA_SLOW_PATH bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section,
-                                        uintptr_t address, size_t count, size_t *bytes) {
+/* Under the page lock: makes a block with this word nobody else's to free. Only page caches free
+ * blocks without the lock. False: one has just done so. */
+static inline bool claim(const struct bsa_root *root, struct bsa_page *page, uint64_t word) {
+    return !root->has_page_caches || bsa_page_claim(page, word, bsa_with_state(word, BSA_CLAIMED));
+}
+
+/* Under the page lock: the page block that starts at `head`, if it is live and has at least `count`
+ * pages. */
+static bsa_status free_head(struct bsa_root *root, struct bsa_section *section, bsa_page_index head,
+                            size_t count, size_t *bytes) {
+    struct bsa_page *page = bsa_page_at(section, head);
+    uint64_t word = bsa_page_word(page);
+
+    if (BSA_UNLIKELY(bsa_word_state(word) != BSA_PAGES)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    if (BSA_UNLIKELY(count > bsa_word_count(word))) {
+        return BSA_INVALID_PARAM;
+    }
+    if (BSA_UNLIKELY(!claim(root, page, word))) {
+        return BSA_NOT_ALLOCATED;
+    }
+    *bytes = block_bytes(root, bsa_word_count(word));
+    root->page_slack -= *bytes - bsa_page_requested(page);
+    bsa_poison(section, bsa_page_address(section, head), *bytes);
+    uncount_blocks(root, bsa_word_order(word), 1, bsa_word_count(word));
+    bsa_buddy_release(section, head);
+    return BSA_OK;
+}
+
+bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section, uintptr_t address,
+                          size_t count, size_t *bytes) {
     bsa_page_index head = bsa_page_of(section, address);
-    bool aligned = address % ((uintptr_t)1 << section->page_shift) == 0;
-    bsa_status status = BSA_OK;
-    uint64_t word;
+    bsa_status status;
 
     bsa_lock_pages(root);
-    word = bsa_word_at(section, aligned ? head : bsa_block_of(section, head));
-    if (bsa_word_state(word) == BSA_PAGES && !aligned) {
-        status = BSA_INVALID_PARAM;
-    } else if (bsa_word_state(word) != BSA_PAGES) {
-        status = BSA_NOT_ALLOCATED;
-    } else if (count > bsa_word_count(word)) {
-        status = BSA_INVALID_PARAM;
+    if (BSA_LIKELY(address % ((uintptr_t)1 << section->page_shift) == 0)) {
+        status = free_head(root, section, head, count, bytes);
     } else {
-        *bytes = block_bytes(root, bsa_word_count(word));
-        give_back(root, (struct bsa_slab){section, head}, false);
+        uint64_t word = bsa_word_at(section, bsa_block_of(section, head));
+
+        status = bsa_word_state(word) == BSA_PAGES ? BSA_INVALID_PARAM : BSA_NOT_ALLOCATED;
     }
     bsa_unlock_pages(root);
     return status;
@@ -132,8 +203,8 @@ static void recount(struct bsa_root *root, struct bsa_page *page, uint64_t befor
     size_t old_bytes = block_bytes(root, bsa_word_count(before));
     size_t new_bytes = block_bytes(root, bsa_word_count(after));
 
-    root->page_slack += (new_bytes - bytes) - (old_bytes - page->requested);
-    page->requested = bytes;
+    root->page_slack += (new_bytes - bytes) - (old_bytes - bsa_page_requested(page));
+    bsa_page_set_requested(page, bytes);
     root->per_order[bsa_word_order(before)].live--;
     root->per_order[bsa_word_order(after)].live++;
     root->per_order[bsa_word_order(after)].total += bsa_word_order(after) != bsa_word_order(before);
@@ -142,14 +213,50 @@ static void recount(struct bsa_root *root, struct bsa_page *page, uint64_t befor
     bsa_tally_add(bsa_page_tally(root), 0, new_bytes - old_bytes);
 }
 
+/* Under the page lock: a claimed block keeps that many pages. False: its neighbours are not free.
+ */
+static bool resize_claimed(struct bsa_root *root, struct bsa_section *section, bsa_page_index head,
+                           uint32_t keep) {
+    uint32_t have = bsa_word_count(bsa_word_at(section, head));
+
+    if (keep > have) {
+        return within_limit(root, keep - have) && bsa_buddy_grow(section, head, keep);
+    }
+    bsa_buddy_shrink(section, head, keep);
+    bsa_poison(section, bsa_page_address(section, head + keep),
+               (uint64_t)(have - keep) << section->page_shift);
+    return true;
+}
+
+/* Under the page lock: the live block with this word is to hold `bytes` bytes in `keep` pages. */
+static bsa_status resize_head(struct bsa_root *root, struct bsa_section *section,
+                              bsa_page_index head, uint64_t word, uint32_t keep, uint64_t bytes) {
+    struct bsa_page *page = bsa_page_at(section, head);
+    bsa_status status = BSA_NO_MEMORY;
+    uint32_t have = bsa_word_count(word);
+
+    if (!claim(root, page, word)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    if (resize_claimed(root, section, head, keep)) {
+        recount(root, page, word, bytes);
+        if (keep > have) {
+            bsa_unpoison_new(section, bsa_page_address(section, head + have),
+                             (uint64_t)(keep - have) << section->page_shift);
+        }
+        status = BSA_OK;
+    }
+    bsa_page_set_word(page, bsa_with_state(bsa_page_word(page), BSA_PAGES));
+    return status;
+}
+
 bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, uintptr_t address,
                             uint64_t bytes) {
     uint64_t page_bytes = (uint64_t)1 << section->page_shift;
     uint64_t pages = (bytes >> section->page_shift) + (bytes % page_bytes != 0);
     bsa_page_index head = bsa_page_of(section, address);
-    bsa_status status = BSA_OK;
+    bsa_status status = BSA_NOT_ALLOCATED;
     uint64_t word;
-    uint32_t have, keep;
 
     pages = pages == 0 ? 1 : pages;
     if (pages > (uint64_t)1 << BSA_MAX_ORDER) {
@@ -157,21 +264,8 @@ bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, 
     }
     bsa_lock_pages(root);
     word = bsa_word_at(section, head);
-    have = bsa_word_count(word);
-    keep = pages_to_keep(word, pages);
-    if (bsa_word_state(word) != BSA_PAGES) {
-        status = BSA_NOT_ALLOCATED;
-    } else if (keep <= have) {
-        bsa_buddy_shrink(section, head, keep);
-        bsa_poison(section, address + (keep * page_bytes), (have - keep) * page_bytes);
-    } else if (!within_limit(root, keep - have) || !bsa_buddy_grow(section, head, keep)) {
-        status = BSA_NO_MEMORY;
-    }
-    if (status == BSA_OK) {
-        recount(root, bsa_page_at(section, head), word, bytes);
-        if (keep > have) {
-            bsa_unpoison_new(section, address + have * page_bytes, (keep - have) * page_bytes);
-        }
+    if (bsa_word_state(word) == BSA_PAGES) {
+        status = resize_head(root, section, head, word, pages_to_keep(word, pages), bytes);
     }
     bsa_unlock_pages(root);
     return status;

@@ -33,6 +33,7 @@ static void set_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode 
     atomic_store_explicit(&slot->fast_sizes, fast ? root->space.classes.largest + 1 : 0,
                           memory_order_relaxed);
     atomic_store_explicit(&slot->fast_owner, fast ? owner : BSA_NO_OWNER, memory_order_relaxed);
+    atomic_store_explicit(&slot->fast_pages, fast && root->has_page_caches, memory_order_relaxed);
     atomic_store_explicit(&slot->mode, mode, memory_order_release);
 }
 
@@ -49,6 +50,7 @@ bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
     memset(root, 0, sizeof *root);
     root->hooks = config->hooks;
     root->serial = config->serial;
+    root->has_page_caches = !config->serial && config->slots > 1;
     bsa_class_table_init(&root->space.classes, bsa_log2_floor(page));
     root->space.slots =
         (struct bsa_slot *)((uintptr_t)memory + bsa_round_up(sizeof *root, BSA_CACHE_LINE));
@@ -71,6 +73,8 @@ void bsa_set_limit(struct bsa_root *root, uint64_t bytes) {
     uint64_t pages = bytes == UINT64_MAX ? bytes : bytes >> root->space.classes.page_shift;
 
     atomic_store_explicit(&root->limit_pages, pages, memory_order_relaxed);
+    bsa_page_caches_resize(root);
+    bsa_page_caches_merge_shared(root);
 }
 
 struct bsa_section *bsa_find_section_slow(const struct bsa_root *root, struct bsa_slot *slot,
@@ -160,6 +164,7 @@ static void chain_append(struct bsa_root *root, struct bsa_section *section) {
     atomic_store_explicit(&root->section_count, section->derived.index + 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&root->total_pages, section->total_pages, memory_order_relaxed);
     bsa_directory_insert(directory, section);
+    bsa_page_caches_resize(root);
     note_heaps_that_are_not_memory(root);
 }
 
@@ -177,6 +182,7 @@ static void chain_remove(struct bsa_root *root, struct bsa_section *section) {
     note_heaps_that_are_not_memory(root);
     atomic_fetch_sub_explicit(&root->section_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&root->total_pages, section->total_pages, memory_order_relaxed);
+    bsa_page_caches_resize(root);
 }
 
 /* --- adding ------------------------------------------------------------------------------------
@@ -295,15 +301,15 @@ static void settle_requested(const struct bsa_section *section, bsa_page_index h
     uint64_t bytes = (uint64_t)bsa_word_count(word) << section->page_shift;
     struct bsa_page *page = bsa_page_at(section, head);
 
-    if (page->requested > bytes) {
-        page->requested = bytes;
+    if (bsa_page_requested(page) > bytes) {
+        bsa_page_set_requested(page, bytes);
     }
 }
 
 static uint64_t granted_slack(const struct bsa_section *section, bsa_page_index head,
                               uint64_t word) {
     return ((uint64_t)bsa_word_count(word) << section->page_shift) -
-           bsa_page_at(section, head)->requested;
+           bsa_page_requested(bsa_page_at(section, head));
 }
 
 /* Counts a block found in memory, and enlists it if it is a slab; its old slot may not exist here.
@@ -420,6 +426,11 @@ static void reset_slot(struct bsa_root *root, unsigned number) {
     struct bsa_slot *slot = &root->space.slots[number];
 
     reset_tally(&slot->tally);
+    slot->pages.requested = 0;
+    for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
+        bsa_cached_count_set(&slot->pages, order, 0);
+        slot->pages.freed[order] = slot->pages.taken[order];
+    }
     for (unsigned c = 0; c < root->space.classes.count; c++) {
         struct bsa_cache *cache = &slot->caches[c];
 
@@ -568,7 +579,7 @@ static void forget_section(struct bsa_root *root, const struct bsa_section *sect
     }
 }
 
-/* Drains and trims every slot; at quiescence all are within reach. */
+/* Drains, trims and merges the caches of every slot; at quiescence all are within reach. */
 static void trim_all(struct bsa_root *root) {
     for (unsigned i = 0; i < root->space.slot_count; i++) {
         for (unsigned c = 0; c < root->space.classes.count; c++) {
@@ -579,6 +590,7 @@ static void trim_all(struct bsa_root *root) {
             bsa_give_back_retired(root, cache);
         }
     }
+    bsa_page_caches_merge_all(root);
 }
 
 bsa_status bsa_remove_region(struct bsa_root *root, unsigned index) {
@@ -615,6 +627,7 @@ static bsa_status change_mode(struct bsa_root *root, unsigned number, enum bsa_s
     }
     if (!root->serial) {
         locked = bsa_enter_slot(root, slot);
+        bsa_page_cache_merge(root, slot);
         set_mode(root, number, mode);
         bsa_leave_slot(root, slot, locked);
     }

@@ -14,14 +14,16 @@ struct bsa_root {
     uint64_t magic;
     struct bsa_hooks hooks;
     bool serial;
+    bool has_page_caches;
     struct bsa_space space;
     _Atomic uint32_t section_count;
     _Atomic uint64_t limit_pages;
     _Atomic uint64_t total_pages;
     _Atomic bool some_heap_is_not_memory;
+    _Atomic uint32_t cached_blocks[BSA_CACHED_ORDERS]; /* that a page cache holds at most */
 
+    _Alignas(BSA_CACHE_LINE) struct bsa_lock page_lock;
     /* Under the page lock. */
-    struct bsa_lock page_lock;
     int64_t first_section,
         last_section; /* chain in order of registration: offsets as in directory.h */
     uint64_t allocated_pages, peak_pages;
@@ -48,6 +50,15 @@ static inline struct bsa_section *bsa_nth_section(const struct bsa_root *root, u
         section = bsa_next_section(root, section);
     }
     return section;
+}
+
+/* Blocks of the order that a page cache holds at most. */
+static inline uint32_t bsa_cached_room(const struct bsa_root *root, unsigned order) {
+    return atomic_load_explicit(&root->cached_blocks[order], memory_order_relaxed);
+}
+
+static inline bool bsa_page_caches_are_used(const struct bsa_root *root) {
+    return bsa_cached_room(root, 0) != 0;
 }
 
 static inline void bsa_lock_pages(struct bsa_root *root) {
@@ -125,8 +136,14 @@ bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section, ui
  * not free; nothing changed. */
 bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, uintptr_t address,
                             uint64_t bytes);
-/* Returns a block made by bsa_pages_take; its head says BSA_PAGES. `was_slab`: see BSA_FOR_SLAB. */
-void bsa_pages_give_back(struct bsa_root *root, struct bsa_slab block, bool was_slab);
+
+/* Takes blocks of 2^order pages for that slot's page cache, all in a row, of at most 2^most pages
+ * together. Returns how many; 0: there is none. Under the page lock. */
+uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, unsigned slot,
+                        struct bsa_slab *first);
+/* Returns some. Under the page lock. */
+void bsa_pages_take_in(struct bsa_root *root, unsigned order, const struct bsa_cached_block *blocks,
+                       uint32_t count);
 
 /* Gives the cache's retired slabs back to the buddy. Returns the pages freed. */
 size_t bsa_give_back_retired(struct bsa_root *root, struct bsa_cache *cache);
