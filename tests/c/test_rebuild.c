@@ -511,12 +511,20 @@ static struct damage damage_open(size_t size) {
     struct bsa_config config = {PAGE, 2, false, {0}};
     struct bsa_root *root;
     const struct bsa_section *section;
-    uintptr_t address, block;
+    uintptr_t address, block, pages[256];
+    unsigned count = 0;
 
     damaged_region = aligned_memory(PAGE, damage.size);
     memset(damaged_region, 0, damage.size);
     EXPECT_OK(bsa_init(damage.root_memory, bsa_root_size(2), &config, &root));
     EXPECT_OK(bsa_add_region(root, damaged_region, damage.size, NULL, NULL));
+    /* Damage above the high-water mark is not seen: let there be nothing above it. */
+    while (bsa_alloc_pages(root, 1, 0, 0, &pages[count]) == BSA_OK) {
+        count++;
+    }
+    while (count > 0) {
+        EXPECT_OK(bsa_free(root, pages[--count]));
+    }
     for (unsigned i = 0; i < 40; i++) {
         address = must_alloc(root, i % 2, 100 + i / 20 * 300);
     }
@@ -846,11 +854,10 @@ static void a_block_on_its_way_to_a_slab_or_back_is_free_after_a_crash(void) {
 #if (defined(__x86_64__) || defined(__i386__)) && !defined(__SANITIZE_THREAD__)
 #define STEP_BY_STEP 1
 
-enum { SHARED_BYTES = 96 * 1024 };
-
 struct witness {
     unsigned char *shared, *copy;
-    uintptr_t object, block; /* live all the time */
+    size_t bytes, meta_bytes; /* of the region; of its start, where all changes are */
+    uintptr_t object, block;  /* live all the time */
     void *root_memory;
     unsigned attached;
 };
@@ -862,7 +869,7 @@ static void look_at_a_copy(struct witness *witness) {
     struct bsa_root *root;
 
     EXPECT_OK(bsa_init(witness->root_memory, bsa_root_size(2), &config, &root));
-    EXPECT_OK(bsa_attach_region(root, witness->copy, SHARED_BYTES, NULL, NULL));
+    EXPECT_OK(bsa_attach_region(root, witness->copy, witness->bytes, NULL, NULL));
     EXPECT_SOUND(root);
     EXPECT(stats_of(root).requested_bytes <= stats_of(root).current_bytes);
     EXPECT_OK(bsa_lookup(root, witness->object + moved, &found));
@@ -892,17 +899,43 @@ static void work(struct bsa_root *root) {
     bsa_trim(root);
 }
 
-static void a_crash_at_any_instruction_leaves_a_heap_that_can_be_attached(void) {
+/* Caches filled, used, spilled and merged. */
+static void work_through_page_caches(struct bsa_root *root) {
+    uintptr_t pages[4], large;
+
+    EXPECT_OK(bsa_slot_attach(root, 1));
+    EXPECT(bsa_cached_room(root, 0) == 2);
+    for (unsigned i = 0; i < COUNT_OF(pages); i++) {
+        EXPECT_OK(bsa_alloc_pages_on(root, 1, 1, 0, 0, &pages[i]));
+    }
+    for (unsigned i = 0; i < COUNT_OF(pages); i++) {
+        EXPECT_OK(bsa_free_pages_on(root, 1, pages[i], 1));
+    }
+    EXPECT(bsa_cached_count(&root->space.slots[1].pages, 0) == 2);
+    EXPECT_OK(bsa_alloc_pages_on(root, 1, 1, 0, 0, &pages[0]));
+    EXPECT_OK(bsa_realloc_on(root, 1, pages[0], 2 * PAGE, &pages[0]));
+    EXPECT_OK(bsa_alloc_pages_on(root, 1, 4, 0, 0, &large));
+    EXPECT(bsa_cached_count(&root->space.slots[1].pages, 0) == 0);
+    EXPECT_OK(bsa_free_on(root, 1, pages[0]));
+    EXPECT_OK(bsa_free_on(root, 1, large));
+}
+
+/* A child that does the work is stopped at every instruction; more than `least` of them change
+ * something. */
+static void crash_anywhere(size_t bytes, void (*child_work)(struct bsa_root *root),
+                           unsigned least) {
     struct heap heap = heap_without_sections(PAGE, 2);
-    struct witness witness = {.copy = aligned_memory(PAGE, SHARED_BYTES),
-                              .root_memory = aligned_memory(64, bsa_root_size(2))};
+    struct witness witness = {.copy = aligned_memory(PAGE, bytes),
+                              .root_memory = aligned_memory(64, bsa_root_size(2)),
+                              .bytes = bytes};
     int status;
     pid_t child;
 
-    witness.shared =
-        mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    witness.shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     EXPECT(witness.shared != MAP_FAILED);
-    EXPECT_OK(bsa_add_region(heap.root, witness.shared, SHARED_BYTES, NULL, NULL));
+    EXPECT_OK(bsa_add_region(heap.root, witness.shared, bytes, NULL, NULL));
+    witness.meta_bytes = section_info(heap.root, 0).meta_size;
+    memcpy(witness.copy, witness.shared, bytes);
     witness.block = must_alloc_pages(heap.root, 1);
     witness.object = must_alloc(heap.root, 0, 100);
     child = fork();
@@ -910,25 +943,30 @@ static void a_crash_at_any_instruction_leaves_a_heap_that_can_be_attached(void) 
     if (child == 0) {
         EXPECT_EQUAL(0, ptrace(PTRACE_TRACEME, 0, NULL, NULL));
         raise(SIGSTOP);
-        work(heap.root);
+        child_work(heap.root);
         _exit(0);
     }
     EXPECT(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
     while (WIFSTOPPED(status)) {
-        if (memcmp(witness.copy, witness.shared, SHARED_BYTES) != 0) {
-            memcpy(witness.copy, witness.shared, SHARED_BYTES);
+        if (memcmp(witness.copy, witness.shared, witness.meta_bytes) != 0) {
+            memcpy(witness.copy, witness.shared, witness.meta_bytes);
             look_at_a_copy(&witness);
-            memcpy(witness.copy, witness.shared, SHARED_BYTES);
+            memcpy(witness.copy, witness.shared, witness.meta_bytes);
         }
         EXPECT_EQUAL(0, ptrace(PTRACE_SINGLESTEP, child, NULL, NULL));
         EXPECT_EQUAL(child, waitpid(child, &status, 0));
     }
     EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    EXPECT(witness.attached > 200);
+    EXPECT(witness.attached > least);
     free(witness.copy);
     free(witness.root_memory);
     free(heap.root_memory);
-    munmap(witness.shared, SHARED_BYTES);
+    munmap(witness.shared, bytes);
+}
+
+static void a_crash_at_any_instruction_leaves_a_heap_that_can_be_attached(void) {
+    crash_anywhere(96 * KIB, work, 200);
+    crash_anywhere(600 * KIB, work_through_page_caches, 60);
 }
 #endif
 

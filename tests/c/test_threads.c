@@ -498,6 +498,78 @@ static void a_racing_local_and_remote_free_damage_nothing(void) {
     heap_close(&heap);
 }
 
+/* --- racing frees of page blocks ---------------------------------------------------------------
+ */
+
+static void *race_to_resize(void *argument) {
+    struct race *race = argument;
+
+    for (unsigned round = 0; round < race->rounds; round++) {
+        pthread_barrier_wait(race->barrier);
+        for (unsigned i = 0; i < TARGETS; i++) {
+            uintptr_t moved = race->targets[i];
+            bsa_status status = bsa_realloc_on(race->root, race->slot, race->targets[i],
+                                               (size_t)4 * KIB << (round + i) % 4, &moved);
+
+            EXPECT(status == BSA_OK || status == BSA_NOT_ALLOCATED);
+            if (status == BSA_OK) {
+                status = bsa_free_on(race->root, race->slot, moved);
+                EXPECT(status == BSA_OK || status == BSA_NOT_ALLOCATED);
+            }
+        }
+        pthread_barrier_wait(race->barrier);
+    }
+    return NULL;
+}
+
+/* Two threads do as they are told with the same page blocks of a third. */
+static void race_for_pages(bool attached, void *(*first)(void *), void *(*second)(void *),
+                           bool exactly_one) {
+    enum { ROUNDS = 150 * SCALE };
+    struct heap heap = heap_of(8 * MIB, 3);
+    pthread_barrier_t barrier;
+    uintptr_t targets[TARGETS];
+    struct race races[2];
+    pthread_t threads[2];
+
+    EXPECT(pthread_barrier_init(&barrier, NULL, 3) == 0);
+    for (unsigned i = 0; i < 2; i++) {
+        races[i] = (struct race){heap.root, 1 + i, targets, ROUNDS, &barrier, 0};
+        EXPECT(!attached || bsa_slot_attach(heap.root, 1 + i) == BSA_OK);
+    }
+    start_threads(&threads[0], 1, first, &races[0], 0);
+    start_threads(&threads[1], 1, second, &races[1], 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < TARGETS; i++) {
+            targets[i] = must_alloc(heap.root, 0, (size_t)4 * KIB << round % 4);
+        }
+        pthread_barrier_wait(&barrier);
+        pthread_barrier_wait(&barrier);
+        EXPECT(!exactly_one || races[0].freed + races[1].freed == TARGETS * (round + 1));
+        EXPECT_EQUAL(0, bsa_live_count(heap.root));
+        EXPECT_EQUAL(bsa_total_pages(heap.root), bsa_free_page_count(heap.root));
+        if (round % 16 == 0) {
+            EXPECT_SOUND(heap.root);
+        }
+    }
+    join_threads(threads, 2);
+    expect_all_free(heap.root);
+    pthread_barrier_destroy(&barrier);
+    heap_close(&heap);
+}
+
+static void of_two_racing_frees_of_a_page_block_exactly_one_succeeds(void) {
+    race_for_pages(true, race_to_free, race_to_free, true);
+    race_for_pages(false, race_to_free, race_to_free, true);
+}
+
+/* Misuse again: a block that moves may be freed meanwhile. But nothing is damaged, and nothing is
+ * left. */
+static void a_free_and_a_resize_that_race_damage_nothing(void) {
+    race_for_pages(true, race_to_free, race_to_resize, false);
+    race_for_pages(false, race_to_resize, race_to_resize, false);
+}
+
 /* --- never forgotten ---------------------------------------------------------------------------
  */
 
@@ -538,6 +610,8 @@ int main(void) {
     RUN(requests_that_fail_for_lack_of_memory_damage_nothing);
     RUN(of_two_racing_remote_frees_exactly_one_succeeds);
     RUN(a_racing_local_and_remote_free_damage_nothing);
+    RUN(of_two_racing_frees_of_a_page_block_exactly_one_succeeds);
+    RUN(a_free_and_a_resize_that_race_damage_nothing);
     RUN(no_remote_free_is_ever_forgotten);
     RUN(others_may_trim_while_owners_work);
     RUN(sections_may_be_added_while_others_work);

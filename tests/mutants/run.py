@@ -34,6 +34,7 @@ PROGRAMS = [
     "test_rebuild",
     "test_lowmem",
     "test_check",
+    "test_page_cache",
 ]
 PYTHON_TESTS = [
     "tests/test_pages.py",
