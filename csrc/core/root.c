@@ -72,8 +72,10 @@ bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
 void bsa_set_limit(struct bsa_root *root, uint64_t bytes) {
     uint64_t pages = bytes == UINT64_MAX ? bytes : bytes >> root->space.classes.page_shift;
 
+    bsa_lock_pages(root);
     atomic_store_explicit(&root->limit_pages, pages, memory_order_relaxed);
     bsa_page_caches_resize(root);
+    bsa_unlock_pages(root);
     bsa_page_caches_merge_shared(root);
 }
 

@@ -879,11 +879,20 @@ static void look_at_a_copy(struct witness *witness) {
     witness->attached++;
 }
 
-/* Every kind of change: splits, merges, exact blocks, growth, slabs made and given back, local and
- * remote frees and their draining. */
+/* So that low memory is the end of a larger block. */
+static bool every_fourth_page_is_low(void *context, uintptr_t address, uint64_t *physical) {
+    (void)context;
+    *physical = address / PAGE % 4 == 3 ? PAGE : (uint64_t)1 << 40;
+    return true;
+}
+
+/* Every kind of change: splits, merges, exact blocks, growth, low memory, slabs made and given
+ * back, local and remote frees and their draining. */
 static void work(struct bsa_root *root) {
     uintptr_t a, b, objects[10];
 
+    EXPECT_OK(bsa_alloc_pages_lowmem(root, 1, 0, &a));
+    EXPECT_OK(bsa_free(root, a));
     EXPECT_OK(bsa_alloc_pages(root, 1, 0, 0, &a));
     EXPECT_OK(bsa_alloc_pages(root, 3, 0, BSA_EXACT, &b));
     EXPECT_OK(bsa_realloc(root, b, 4 * PAGE, &b));
@@ -928,12 +937,13 @@ static void crash_anywhere(size_t bytes, void (*child_work)(struct bsa_root *roo
     struct witness witness = {.copy = aligned_memory(PAGE, bytes),
                               .root_memory = aligned_memory(64, bsa_root_size(2)),
                               .bytes = bytes};
+    struct bsa_section_config config = {.physical = every_fourth_page_is_low};
     int status;
     pid_t child;
 
     witness.shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     EXPECT(witness.shared != MAP_FAILED);
-    EXPECT_OK(bsa_add_region(heap.root, witness.shared, bytes, NULL, NULL));
+    EXPECT_OK(bsa_add_region(heap.root, witness.shared, bytes, &config, NULL));
     witness.meta_bytes = section_info(heap.root, 0).meta_size;
     memcpy(witness.copy, witness.shared, bytes);
     witness.block = must_alloc_pages(heap.root, 1);
