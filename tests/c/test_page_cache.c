@@ -182,6 +182,23 @@ static void blocks_taken_in_a_row_lie_in_a_row(void) {
     heap_close(&heap);
 }
 
+/* In heaps whose first blocks are of different orders, so that whole ones are cut. */
+static void the_high_water_mark_lies_above_all_that_was_cut(void) {
+    for (unsigned i = 0; i < 8; i++) {
+        struct heap heap = attached_heap(8 * MIB + i * 128 * KIB);
+        struct bsa_section_info info;
+        uintptr_t pages;
+
+        EXPECT_OK(bsa_alloc_pages_on(heap.root, BSA_NO_SLOT, 8, 0, 0, &pages));
+        for (unsigned k = 0; k < 8; k++) {
+            pages = take(heap.root, 0, 8);
+            info = section_info(heap.root, 0);
+            EXPECT((pages - info.start) / PAGE < info.high_water);
+        }
+        heap_close(&heap);
+    }
+}
+
 static void the_smallest_blocks_that_fit_are_taken_first(void) {
     struct heap heap = attached_heap(4 * MIB);
     uintptr_t holes[3], pages[6];
@@ -318,8 +335,8 @@ static void a_request_larger_than_any_cached_block_merges_the_slots_cache(void) 
     heap_close(&heap);
 }
 
-/* What is left of the heap lies in the caches; slot 1 may be attached. */
-static void exhaust_but_caches(struct heap *heap, bool attached) {
+/* What is left of the heap lies in the cache of slot 1, which may be attached. Returns a block. */
+static uintptr_t exhaust_but_caches(struct heap *heap, bool attached) {
     uintptr_t pages[2 * MANY];
     unsigned count = 0;
 
@@ -331,6 +348,7 @@ static void exhaust_but_caches(struct heap *heap, bool attached) {
     }
     EXPECT_OK(bsa_free_on(heap->root, 1, pages[7]));
     EXPECT_EQUAL(1, all_cached(heap));
+    return pages[9];
 }
 
 static void a_request_that_would_fail_gets_what_shared_slots_have_cached(void) {
@@ -357,6 +375,17 @@ static void an_attached_slot_gives_up_its_cache_when_asked(void) {
     heap_close(&heap);
 }
 
+static void so_does_one_that_only_frees(void) {
+    struct heap heap = heap_of(2 * MIB, 2);
+    uintptr_t block = exhaust_but_caches(&heap, true), address;
+
+    EXPECT_STATUS(BSA_NO_MEMORY, bsa_alloc_pages_on(heap.root, 0, 1, 0, 0, &address));
+    EXPECT_OK(bsa_free_on(heap.root, 1, block));
+    EXPECT_EQUAL(1, all_cached(&heap));
+    EXPECT_OK(bsa_alloc_pages_on(heap.root, 0, 1, 0, 0, &address));
+    heap_close(&heap);
+}
+
 static void low_memory_that_is_cached_is_found(void) {
     struct heap heap = heap_without_sections(PAGE, 2);
     struct bsa_section_config config = {.physical_is_linear = true, .physical_base = 0};
@@ -376,10 +405,10 @@ static void low_memory_that_is_cached_is_found(void) {
 }
 
 static void trim_detach_and_attach_merge(void) {
-    struct heap heap = attached_heap(16 * MIB);
+    struct heap heap = attached_heap(256 * MIB);
 
     warm(&heap, 0);
-    EXPECT(all_cached(&heap) > 0);
+    EXPECT(cached(&heap, 0, BSA_CACHED_ORDERS - 1) > 0);
     EXPECT_EQUAL(0, bsa_trim_on(heap.root, 0)); /* they were free before */
     EXPECT_EQUAL(0, all_cached(&heap));
     warm(&heap, 0);
@@ -709,6 +738,7 @@ int main(void) {
     RUN(pairs_of_an_attached_slot_take_no_lock);
     RUN(many_blocks_take_the_page_lock_once);
     RUN(blocks_taken_in_a_row_lie_in_a_row);
+    RUN(the_high_water_mark_lies_above_all_that_was_cut);
     RUN(the_smallest_blocks_that_fit_are_taken_first);
     RUN(caches_hold_no_more_than_a_share_of_the_heap);
     RUN(exact_blocks_and_large_ones_are_not_kept);
@@ -719,6 +749,7 @@ int main(void) {
     RUN(a_request_larger_than_any_cached_block_merges_the_slots_cache);
     RUN(a_request_that_would_fail_gets_what_shared_slots_have_cached);
     RUN(an_attached_slot_gives_up_its_cache_when_asked);
+    RUN(so_does_one_that_only_frees);
     RUN(low_memory_that_is_cached_is_found);
     RUN(trim_detach_and_attach_merge);
     RUN(questions_about_pages_merge_what_is_within_reach);
