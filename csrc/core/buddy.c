@@ -274,15 +274,11 @@ void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned or
 /* --- merging -----------------------------------------------------------------------------------
  */
 
-/* Whether the buddy of the block is free and whole, and lies before `end`; `*buddy` receives it. */
-static bool buddy_is_free(const struct bsa_section *section, bsa_page_index head, unsigned order,
-                          bsa_page_index end, bsa_page_index *buddy) {
-    uint64_t first = bsa_nominal_page(section, 0);
-    uint64_t other = (bsa_nominal_page(section, head) ^ pages_of(order)) - first;
-
-    *buddy = (bsa_page_index)other; /* one before the first page wraps to a number beyond `end` */
-    return other < end &&
-           bsa_word_at(section, *buddy) == bsa_block_word(BSA_FREE, order, pages_of(order));
+/* Whether a free block of 2^order pages starts at `page`, and that is before `end`. */
+static bool is_free_block(const struct bsa_section *section, uint64_t page, unsigned order,
+                          bsa_page_index end) {
+    return page < end && bsa_word_at(section, (bsa_page_index)page) ==
+                             bsa_block_word(BSA_FREE, order, pages_of(order));
 }
 
 /* Makes the block of 2^order pages a free one of 2^grown pages, all of whose parts are unlisted.
@@ -303,16 +299,21 @@ static void merge(struct bsa_section *section, bsa_page_index head, unsigned ord
  * Blocks from `end` on are left alone. */
 static void list_merged(struct bsa_section *section, bsa_page_index head, unsigned order,
                         bsa_page_index end) {
-    bsa_page_index lowest = head, buddy;
+    uint64_t first = bsa_nominal_page(section, 0), at = first + head;
     unsigned grown = order;
 
     count_free(section, pages_of(order));
-    while (grown < BSA_MAX_ORDER && buddy_is_free(section, lowest, grown, end, &buddy)) {
-        list_remove(section, buddy, grown++);
-        lowest = lowest < buddy ? lowest : buddy;
+    for (; grown < BSA_MAX_ORDER; grown++) {
+        uint64_t buddy = (at ^ pages_of(grown)) - first; /* huge where it lies before the heap */
+
+        if (!is_free_block(section, buddy, grown, end)) {
+            break;
+        }
+        list_remove(section, (bsa_page_index)buddy, grown);
+        at &= ~(uint64_t)pages_of(grown);
     }
     merge(section, head, order, grown);
-    list_push(section, lowest, grown);
+    list_push(section, (bsa_page_index)(at - first), grown);
 }
 
 void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t count) {
