@@ -122,7 +122,7 @@ def facts_of(study):
         ("pages held at peak", format_size(peak.held), counted(peak.held // page_size, "page")),
         ("internal loss", study.internal_loss, "of the pages held"),
         ("external loss", study.external_loss, "of the free memory"),
-        ("heap", format_size(study.size), f"of which {format_size(metadata)} metadata"),
+        ("heap", format_size(study.size), f"{format_size(metadata)} metadata"),
         ("smallest heap", format_size(study.smallest), times_peak),
     ]
 

@@ -80,6 +80,14 @@ def test_the_pictures_of_the_documentation_have_a_title_and_a_description(image)
     assert root.find(SVG + "title").text and root.find(SVG + "desc").text
 
 
+@pytest.mark.parametrize(
+    "image", [image for image in IMAGES if image.stem in ("demo", "replay")], ids=lambda i: i.stem
+)
+def test_the_facts_of_a_replay_are_not_cut(image):
+    picture = image.read_text(encoding="utf-8")
+    assert " KiB metadata<" in picture and "…" not in picture
+
+
 def test_names_that_xml_does_not_allow_are_escaped(timeline):
     title = "<&\"'\x00\x1b]]>\udc80"
     root = ElementTree.fromstring(picture_of(timeline, title=title).encode())
