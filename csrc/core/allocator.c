@@ -181,9 +181,8 @@ static BSA_SLOW_PATH bsa_status no_live_object(const struct bsa_root *root,
                : BSA_INVALID_PARAM;
 }
 
-static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root,
-                                                   struct bsa_section *section, uint64_t word,
-                                                   uintptr_t address) {
+static BSA_APART bsa_status object_free_remote(struct bsa_root *root, struct bsa_section *section,
+                                               uint64_t word, uintptr_t address) {
     struct bsa_cache *owner = bsa_cache_of(&root->space, word);
     struct bsa_slab slab = bsa_slab_around(section, word, address);
     bool must_push;
@@ -203,11 +202,13 @@ static BSA_SLOW_PATH bsa_status object_free_remote(struct bsa_root *root,
 }
 
 /* What the freeing of an object brings about where its slab changes its list. */
-static BSA_SLOW_PATH bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
-                                             struct bsa_section *section, uint64_t word,
-                                             uintptr_t address) {
+static BSA_APART bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
+                                         struct bsa_section *section, uint64_t word,
+                                         uintptr_t address) {
     bsa_cache_relist(&root->space, cache, bsa_slab_around(section, word, address));
-    bsa_give_back_retired(root, cache);
+    if (BSA_UNLIKELY(cache->retired.value != 0)) {
+        bsa_give_back_retired(root, cache);
+    }
     return BSA_OK;
 }
 
@@ -382,8 +383,8 @@ static bool is_initialized(const struct bsa_root *root) {
     return atomic_load_explicit(&root->section_count, memory_order_relaxed) != 0;
 }
 
-static BSA_SLOW_PATH bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
-                                              size_t align, unsigned flags, uintptr_t *address) {
+static BSA_APART bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
+                                          size_t align, unsigned flags, uintptr_t *address) {
     bsa_status status;
 
     if ((align != 0 && !bsa_is_power_of_two(align)) || (flags & ~(unsigned)BSA_ZERO) != 0 ||
@@ -649,8 +650,8 @@ static bsa_status free_traced(struct bsa_root *root, unsigned number, uintptr_t 
     return status;
 }
 
-static BSA_SLOW_PATH bsa_status free_general(struct bsa_root *root, unsigned number,
-                                             uintptr_t address) {
+static BSA_APART bsa_status free_general(struct bsa_root *root, unsigned number,
+                                         uintptr_t address) {
     return root->hooks.trace == NULL ? free_untraced(root, number, address)
                                      : free_traced(root, number, address);
 }

@@ -48,8 +48,7 @@ static void move(struct bsa_slab slab, enum bsa_slab_state from, enum bsa_slab_s
 
     BSA_ASSERT(bsa_word_list(word) == (unsigned)from);
     (void)from;
-    bsa_page_set_word(
-        page, bsa_slab_word(bsa_word_order(word), bsa_word_class(word), bsa_word_slot(word), to));
+    bsa_page_set_word(page, bsa_relisted_word(word, to));
     bsa_set_relist_at(page, relist_at);
 }
 
@@ -150,8 +149,8 @@ static void keep_or_retire(struct bsa_space *space, struct bsa_cache *cache, str
     }
 }
 
-BSA_SLOW_PATH void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache,
-                                    struct bsa_slab slab) {
+BSA_APART void bsa_cache_relist(struct bsa_space *space, struct bsa_cache *cache,
+                                struct bsa_slab slab) {
     unsigned list = bsa_word_list(bsa_page_word(bsa_slab_page(slab)));
 
     if (!is_empty(space, slab)) {

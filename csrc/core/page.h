@@ -128,6 +128,12 @@ static inline uint64_t bsa_slab_word(unsigned order, unsigned class_index, unsig
            (uint64_t)list << BSA_WORD_LIST_SHIFT;
 }
 
+/* The same on another list. */
+static inline uint64_t bsa_relisted_word(uint64_t word, unsigned list) {
+    return (word & (((uint64_t)1 << BSA_WORD_LIST_SHIFT) - 1)) | (uint64_t)list
+                                                                     << BSA_WORD_LIST_SHIFT;
+}
+
 /* Of the page `back` pages behind the head that has this word. */
 static inline uint64_t bsa_slab_inside_word(uint64_t head_word, uint32_t back) {
     return (head_word & UINT32_MAX) | (uint64_t)back << BSA_WORD_BACK_SHIFT;
