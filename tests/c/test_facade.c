@@ -481,10 +481,12 @@ static void the_short_way_to_memory_leads_where_the_long_one_does(void) {
     static const size_t sizes[] = {0, 1, 16, 64, 64, 2048, 2049, 5000, SIZE_MAX};
 
     for (unsigned slot = 0; slot < 3; slot++) { /* attached, shared, none */
-        struct heap heaps[2] = {heap_of(256 * KIB, 2), heap_of(256 * KIB, 2)};
+        struct heap heaps[2];
         unsigned refused = 0;
 
-        for (unsigned h = 0; h < 2; h++) {
+        for (unsigned h = 0; h < 2; h++) { /* with buddies at equal places */
+            heaps[h] = heap_without_sections(PAGE, 2);
+            heap_add(&heaps[h], 256 * KIB, 256 * KIB, 0);
             EXPECT_OK(bsa_slot_attach(heaps[h].root, 0));
         }
         for (unsigned i = 0; i < 900; i++) {
