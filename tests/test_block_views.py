@@ -5,6 +5,7 @@ early would then read them as 0xff, or corrupt a neighbour.
 """
 
 import ctypes
+import functools
 import gc
 import weakref
 
@@ -426,6 +427,23 @@ def test_a_cycle_through_a_block_that_only_a_nested_heap_keeps_is_collected():
     outer.inner = Holder(memory, page_size=256, cpus=1)
     seen = weakref.ref(outer)
     del block
+    gc.collect()
+    assert seen() is outer
+    del outer
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_cycle_through_a_block_of_a_heap_nested_in_a_block_is_collected():
+    np = pytest.importorskip("numpy")
+    outer = bsa.Allocator(1 * MIB, cpus=1)
+    block = outer.alloc(64 * KIB)
+    memory = (ctypes.c_ubyte * block.size).from_address(block.address)
+    memory = np.ctypeslib.as_array(memory)  # the collector does not know arrays
+    inside = bsa.Allocator(memory, page_size=256, cpus=1).alloc(100)
+    outer.on_oom = functools.partial(print, inside)
+    seen = weakref.ref(outer)
+    del block, memory, inside
     gc.collect()
     assert seen() is outer
     del outer

@@ -3,6 +3,7 @@
 import array
 import collections
 import ctypes
+import gc
 import mmap
 import sys
 import weakref
@@ -392,6 +393,49 @@ def test_an_object_that_gives_a_read_only_buffer_and_an_index_is_a_size(make):
     assert make(number).sections[0].buffer is None
 
 
+class Slot(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_int), ("function", ctypes.c_void_p)]
+
+
+class Spec(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("size", ctypes.c_int),
+        ("item_size", ctypes.c_int),
+        ("flags", ctypes.c_uint),
+        ("slots", ctypes.POINTER(Slot)),
+    ]
+
+
+def nobodys_buffer(size):
+    """A buffer that is no object's (obj is NULL), as exporters in Cython may give it; and what to keep."""
+    memory = ctypes.create_string_buffer(size)
+    fill = ctypes.pythonapi.PyBuffer_FillInfo
+    fill.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_ssize_t, ctypes.c_int, ctypes.c_int]
+
+    def export(exporter, view, flags):
+        return fill(view, None, ctypes.addressof(memory), size, 0, flags)
+
+    Export = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+    function = Export(export)
+    slots = (Slot * 2)(Slot(1, ctypes.cast(function, ctypes.c_void_p)), Slot(0, None))
+    spec = Spec(b"test.Nobodys", object.__basicsize__, 0, 1 << 18, slots)
+    make_type = ctypes.pythonapi.PyType_FromSpec
+    make_type.restype = ctypes.py_object
+    return make_type(ctypes.byref(spec))(), [memory, function, slots]
+
+
+def test_a_buffer_that_is_no_objects_is_a_region(make):
+    exporter, keep = nobodys_buffer(1 * MIB)
+    assert memoryview(exporter).nbytes == 1 * MIB
+    heap = make(exporter)
+    assert heap.sections[0].buffer is exporter
+    block = heap.alloc_from(b"hello")
+    assert keep[0].raw[block.offset : block.offset + 5] == b"hello"
+    heap.check()
+    heap.close()
+
+
 def test_an_array_of_one_number_is_a_buffer(heap):
     np = pytest.importorskip("numpy")
     refused(heap, np.array(1 * MIB), bsa.InvalidParamError)
@@ -534,6 +578,21 @@ def test_an_object_with_a_buffer_method_is_a_region():
         assert heap.sections[0].buffer is hook
         del block
     assert hook.count == {"exported": 1, "released": 1}
+
+
+class View(bytearray):
+    def __buffer__(self, flags):
+        return super().__buffer__(flags)
+
+
+@needs_hooks
+def test_garbage_whose_buffer_method_gave_a_view_is_collected_in_any_order():
+    hook = View(SIZE)
+    younger = [bsa.Allocator(hook)]  # than the view: so that is cleared first
+    younger.append(younger)
+    hook.younger = younger
+    del hook, younger
+    gc.collect()  # up to 3.12.6 such views cannot be cleared; then all this stays
 
 
 @needs_hooks

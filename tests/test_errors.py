@@ -156,6 +156,7 @@ def used(make):
         (-(1 << 63) - 1, bsa.InvalidParamError),
         (-(1 << 64), bsa.InvalidParamError),
         (-(1 << 200), bsa.InvalidParamError),
+        pytest.param(-(1 << 20_000), bsa.InvalidParamError, id="of 6000 digits"),
         (1 << 64, OverflowError),
         ((1 << 64) + 10, OverflowError),
         ((1 << 64) + PAGE, OverflowError),

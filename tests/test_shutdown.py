@@ -414,6 +414,33 @@ def test_subinterpreters_come_and_go_with_things_alive():
 
 
 @needs_interpreters
+def test_the_blocks_of_subinterpreters_go_though_the_module_leads_to_them():
+    script = """
+        import bsa
+
+        def pages():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[0])
+
+        def come_and_go():
+            other = Interpreter()
+            other.must('''if True:
+                import bsa
+                block = bsa.Allocator(1 << 28).alloc(10)
+                bsa.OutOfMemoryError.__str__ = lambda error: repr(block)
+            ''')
+            other.destroy()
+
+        come_and_go()
+        before = pages()
+        for _ in range(3):
+            come_and_go()
+        print((pages() - before) * 4096 >> 28)
+    """
+    assert run_with_interpreters(script) == "0\n"
+
+
+@needs_interpreters
 def test_a_subinterpreter_that_is_never_destroyed_ends_with_the_process():
     script = """
         import bsa

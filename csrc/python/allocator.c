@@ -140,7 +140,7 @@ enum { TRACKS_ALL_BLOCKS = false };
 /* Whether Blocks may be in cycles through the allocator from the first on (block.h). */
 static bool may_lead_back(const AllocatorObject *self, const struct allocator_options *options) {
     return TRACKS_ALL_BLOCKS || !Py_IS_TYPE(self, self->state->allocator_type) ||
-           options->on_oom != NULL;
+           options->on_oom != NULL || PyInterpreterState_Get() != PyInterpreterState_Main();
 }
 
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -61,8 +61,10 @@ static void raise_no_size(struct module_state *state, PyObject *number, const ch
 
     if (overflow > 0 || (overflow == 0 && value >= 0)) {
         PyErr_Format(PyExc_OverflowError, "%s does not fit in 64 bits", what);
-    } else {
-        PyErr_Format(state->invalid_param, "%s must not be negative, is %S", what, number);
+    } else if (overflow == 0) {
+        PyErr_Format(state->invalid_param, "%s must not be negative, is %lld", what, value);
+    } else { /* Python refuses to write numbers of thousands of digits */
+        PyErr_Format(state->invalid_param, "%s must not be negative, is below -2^63", what);
     }
 }
 

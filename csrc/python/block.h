@@ -39,7 +39,8 @@ PyObject *bsa_block_fill(BlockObject *block, uintptr_t address, size_t size);
  * of those leads back to it: through a callback, through an exporter that may refer to other
  * objects, or because the allocator is of a subclass, which has attributes. As long as there is
  * nothing of that kind, the collector need not know of Blocks, of which there may be millions. (The
- * module leads anywhere, too: but it is there to the end.) */
+ * module leads anywhere, too: but it is there to the end of the interpreter, which for the main one
+ * is the end of all. In others all Blocks are tracked.) */
 void bsa_track_blocks(AllocatorObject *self);
 
 /* Block.free(). False with an exception set. */

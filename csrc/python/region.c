@@ -121,12 +121,19 @@ static struct region *region_from_refusal(struct module_state *state, PyObject *
     return region;
 }
 
+/* Whether the exporter stands for what `__buffer__` of a class has returned, which is a memoryview.
+ * Where that complains when it is cleared, it is unusable afterwards, and crashes when it goes
+ * (CPython's issue 77894). */
+static bool wraps_a_fragile_view(PyObject *exporter) {
+    return Py_Version < 0x030C0700 && strcmp(Py_TYPE(exporter)->tp_name, "_buffer_wrapper") == 0;
+}
+
 /* Whether tp_clear takes the bytes away (ctypes), or tries to and complains (memoryview), though we
  * hold the buffer. -1 with an exception set: no memory to find out. */
 static int loses_bytes_when_cleared(PyObject *exporter) {
     PyObject *found;
 
-    if (exporter == NULL || PyMemoryView_Check(exporter)) {
+    if (exporter == NULL || PyMemoryView_Check(exporter) || wraps_a_fragile_view(exporter)) {
         return exporter != NULL;
     }
     found = PyObject_GetAttrString((PyObject *)Py_TYPE(exporter), "_b_needsfree_");
@@ -274,9 +281,14 @@ static void region_dealloc(struct region *region) {
     Py_DECREF(type);
 }
 
+/* An exporter need not say whose the buffer is: then there is no object. */
+static bool is_known_to_collector(PyObject *object) {
+    return object != NULL && PyObject_IS_GC(object);
+}
+
 bool bsa_region_refers_to_others(const struct region *region) {
-    return region->source != NULL &&
-           (PyObject_IS_GC(region->source) || PyObject_IS_GC(region->buffer.obj));
+    return region->host != NULL || is_known_to_collector(region->source) ||
+           is_known_to_collector(region->buffer.obj);
 }
 
 bool bsa_region_is_shared(const struct region *region) {
