@@ -18,8 +18,9 @@
  * until then they are told as the free blocks that they are.
  *
  * Quiescence. bsa_walk, bsa_walk_slabs, bsa_slab_of, bsa_check, bsa_stats, bsa_usage,
- * bsa_page_states, bsa_remove_region and bsa_rebuild need that no other call on the root runs
- * meanwhile. bsa_lookup is exact for an allocation that lives throughout the call.
+ * bsa_live_count, bsa_reset_peak, bsa_page_states, bsa_attach_region, bsa_attach_section,
+ * bsa_remove_region and bsa_rebuild need that no other call on the root runs meanwhile. bsa_lookup
+ * is exact for an allocation that lives throughout the call.
  *
  * Every caller's mistake is answered with a status in every build, and changes nothing. */
 #ifndef BSA_H
@@ -197,7 +198,8 @@ bsa_status bsa_init(void *memory, size_t size, const struct bsa_config *config,
 bsa_status bsa_add_region(struct bsa_root *root, void *region, size_t size,
                           const struct bsa_section_config *config, unsigned *index);
 
-/* As bsa_add_region, with metadata and heap in different places; the heap need not be memory. */
+/* As bsa_add_region, with metadata and heap in different places; the heap need not be memory, but
+ * its first page is not at 0. */
 bsa_status bsa_add_section(struct bsa_root *root, void *meta, size_t meta_size, uintptr_t heap,
                            size_t heap_size, const struct bsa_section_config *config,
                            unsigned *index);

@@ -243,8 +243,9 @@ bool bsa_cache_next_row(const struct bsa_space *space, struct bsa_cache *cache) 
     }
     bits = bsa_slab_bits(cache->slab);
     at = bsa_starts_in(class, bsa_word_order(bsa_page_word(cache->page)), cache->word);
-    while ((free = at.bits & ~atomic_load_explicit(&bits[at.word].live, memory_order_relaxed)) ==
-           0) {
+    /* Behind the last word, where no object starts, there may be nothing to read. */
+    while (at.bits == 0 || (free = at.bits & ~atomic_load_explicit(&bits[at.word].live,
+                                                                   memory_order_relaxed)) == 0) {
         bsa_starts_next(&at);
     }
     cache->word = at.word + 1;

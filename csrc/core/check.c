@@ -15,11 +15,18 @@ struct slab_counts {
     uint64_t cached; /* page blocks in page caches */
 };
 
+/* What the root's and the slots' counts have to come to. */
+struct live_counts {
+    uint64_t objects, blocks[BSA_MAX_ORDER + 1]; /* blocks: those cached, too */
+    uint64_t object_bytes, block_bytes;
+};
+
 struct checker {
     const struct bsa_root *root;
     const struct bsa_section *section;
     struct bsa_violation *violation;
     struct slab_counts left;
+    struct live_counts live;
 };
 
 static bool violated(const struct checker *checker, bsa_page_index page, const char *invariant) {
@@ -240,6 +247,9 @@ static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
           "a slab changes its list at the right count");
     checker->left.by_list[bsa_word_list(word) & 3]++;
     checker->left.live += capacity - bsa_free_count(page);
+    checker->live.objects += capacity - bsa_free_count(page);
+    checker->live.object_bytes += (uint64_t)(capacity - bsa_free_count(page)) *
+                                  space->classes.classes[bsa_word_class(word)].size;
     checker->left.with_remote_frees +=
         atomic_load_explicit(&page->summary, memory_order_relaxed) != 0;
     return true;
@@ -466,6 +476,58 @@ static bool caches_are_valid(struct checker *checker) {
     return true;
 }
 
+/* --- counts ------------------------------------------------------------------------------------
+ */
+
+static bool tally_is(const struct bsa_tally *tally, uint64_t count, uint64_t bytes) {
+    return (uint64_t)bsa_gauge_value(&tally->count) == count &&
+           (uint64_t)bsa_gauge_value(&tally->bytes) == bytes;
+}
+
+/* Of a serial root all is counted in one tally, where objects freed remotely no longer count. */
+static bool serial_tally_is_valid(const struct checker *checker, uint64_t blocks) {
+    const struct bsa_space *space = &checker->root->space;
+    uint64_t count = checker->live.objects + blocks;
+    uint64_t bytes = checker->live.object_bytes + checker->live.block_bytes;
+
+    for (unsigned i = 0; i < space->slot_count; i++) {
+        for (unsigned c = 0; c < space->classes.count; c++) {
+            const struct bsa_cache *cache = &space->slots[i].caches[c];
+
+            count -= cache->pending;
+            bytes -= cache->pending * cache->object_size;
+        }
+    }
+    return tally_is(&space->slots[0].tally, count, bytes);
+}
+
+static bool tallies_are_valid(const struct checker *checker, uint64_t blocks) {
+    const struct bsa_root *root = checker->root;
+    uint64_t count = checker->live.objects, bytes = checker->live.object_bytes;
+
+    if (root->serial) {
+        return serial_tally_is_valid(checker, blocks);
+    }
+    for (unsigned i = 0; i < root->space.slot_count; i++) {
+        count -= (uint64_t)bsa_gauge_value(&root->space.slots[i].tally.count);
+        bytes -= (uint64_t)bsa_gauge_value(&root->space.slots[i].tally.bytes);
+    }
+    return count == 0 && bytes == 0 &&
+           tally_is(&root->page_tally, blocks, checker->live.block_bytes);
+}
+
+static bool counts_are_valid(const struct checker *checker) {
+    uint64_t blocks = 0;
+
+    for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {
+        HOLDS(checker->root->per_order[order].live == checker->live.blocks[order], 0,
+              "the root counts the page blocks of every order");
+        blocks += checker->live.blocks[order];
+    }
+    HOLDS(tallies_are_valid(checker, blocks), 0, "what is live is what was counted");
+    return true;
+}
+
 /* --- all ---------------------------------------------------------------------------------------
  */
 
@@ -474,6 +536,9 @@ static bool sections_are_valid(struct checker *checker) {
     uint64_t allocated = 0, total = 0;
     unsigned index = 0;
 
+    /* First, because what follows looks sections up. */
+    HOLDS(bsa_directory_is_valid(&checker->root->space.directory), 0,
+          "the directory is ordered and packed, and has every section once");
     for (; section != NULL; section = bsa_next_section(checker->root, section), index++) {
         checker->section = section;
         HOLDS(section->derived.index == index &&
@@ -492,14 +557,17 @@ static bool sections_are_valid(struct checker *checker) {
                 return false;
             }
             checker->left.cached += bsa_word_state(word) == BSA_CACHED;
+            if (bsa_word_state(word) == BSA_CACHED || bsa_word_state(word) == BSA_PAGES) {
+                checker->live.blocks[bsa_word_order(word)]++;
+                checker->live.block_bytes += (uint64_t)bsa_word_count(word) << section->page_shift;
+            }
             head += bsa_word_count(word);
         }
         total += section->total_pages;
     }
     checker->section = NULL;
-    HOLDS(bsa_directory_is_valid(&checker->root->space.directory) &&
-              checker->root->space.directory.by_address.count == index,
-          0, "the directory is ordered and packed, and has every section once");
+    HOLDS(checker->root->space.directory.by_address.count == index, 0,
+          "the directory is ordered and packed, and has every section once");
     HOLDS(index == bsa_section_count(checker->root) && total == bsa_total_pages(checker->root), 0,
           "the root counts its sections and their pages");
     HOLDS(allocated == checker->root->allocated_pages, 0, "the root counts the allocated pages");
@@ -508,10 +576,11 @@ static bool sections_are_valid(struct checker *checker) {
 
 bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violation) {
     struct bsa_violation ignored;
-    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0, 0}};
+    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0, 0},
+                              {0, {0}, 0, 0}};
 
     return sections_are_valid(&checker) && caches_are_valid(&checker) &&
-                   page_caches_are_valid(&checker)
+                   page_caches_are_valid(&checker) && counts_are_valid(&checker)
                ? BSA_OK
                : BSA_CORRUPTION;
 }

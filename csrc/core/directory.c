@@ -302,6 +302,7 @@ static void set_slopes(struct bsa_directory *directory, struct bsa_directory_tre
  * read with acquire, so the second look at the count comes after them. */
 static void write_begin(struct bsa_directory *directory) {
     atomic_fetch_add_explicit(&directory->sequence, 1, memory_order_acq_rel);
+    atomic_thread_fence(memory_order_release); /* before the keys, too, which are relaxed */
 }
 
 static void write_end(struct bsa_directory *directory) {
@@ -364,6 +365,7 @@ static BSA_FAST_PATH struct entry descend(const struct bsa_directory *directory,
 
 /* Whether "none" may be wrong, because a writer has been at work since `before` was read. */
 static bool has_changed(const struct bsa_directory *directory, uint32_t before) {
+    atomic_thread_fence(memory_order_acquire); /* after the keys: pairs with write_begin's */
     return (before & 1) != 0 ||
            atomic_load_explicit(&directory->sequence, memory_order_relaxed) != before;
 }

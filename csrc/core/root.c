@@ -487,19 +487,27 @@ static bsa_status attach(struct bsa_root *root, struct bsa_section *section,
         return BSA_CORRUPTION;
     }
     status = introduce(root, section, config, place);
-    if (status == BSA_OK) {
-        chain_append(root, section);
-        status = rebuild_section(root, section);
-        if (index != NULL) {
-            *index = section->derived.index;
-        }
+    if (status != BSA_OK) {
+        section->derived = found;
+        return status;
+    }
+    chain_append(root, section);
+    status = rebuild_section(root, section);
+    if (index != NULL) {
+        *index = section->derived.index;
     }
     return status;
 }
 
-/* The section whose header is at one of the cache lines where one may begin, or NULL. */
-static struct bsa_section *find_header(const struct bsa_root *root, uintptr_t start, size_t size) {
-    for (size_t at = 0; at < BSA_COLOURS * BSA_CACHE_LINE && at < size; at += BSA_CACHE_LINE) {
+/* The section whose header is at one of the cache lines where one may begin, or NULL: in the first
+ * page of a region, or right at the start where the heap is apart. */
+static struct bsa_section *find_header(const struct bsa_root *root, uintptr_t start, size_t size,
+                                       bool is_apart) {
+    size_t page = bsa_page_size(root);
+    size_t lines = is_apart ? 1 : BSA_COLOURS, end = lines * BSA_CACHE_LINE;
+
+    end = end < page ? end : page;
+    for (size_t at = 0; at < end && at < size; at += BSA_CACHE_LINE) {
         struct bsa_section *section = (struct bsa_section *)(start + at);
 
         if (bsa_section_is_valid(section, &root->space.classes, size - at)) {
@@ -518,7 +526,8 @@ static bsa_status attach_at(struct bsa_root *root, struct placement *place, uint
     uint64_t heap_size;
 
     if (start >= place->region && skipped < place->region_size) {
-        section = find_header(root, (uintptr_t)start, place->region_size - (size_t)skipped);
+        section =
+            find_header(root, (uintptr_t)start, place->region_size - (size_t)skipped, heap != 0);
     }
     if (section == NULL || (heap == 0) != (section->heap_offset != 0)) {
         return BSA_CORRUPTION;
@@ -526,6 +535,9 @@ static bsa_status attach_at(struct bsa_root *root, struct placement *place, uint
     place->layout.meta = (uintptr_t)section;
     place->layout.heap = heap != 0 ? heap : (uintptr_t)(start + section->heap_offset);
     heap_size = (uint64_t)section->total_pages << section->page_shift;
+    if (heap != 0 && (uint64_t)heap + heap_size < heap) {
+        return BSA_INVALID_PARAM;
+    }
     if (heap != 0 && (overlaps_any(root, heap, heap_size) ||
                       ranges_overlap(place->region, place->region_size, heap, heap_size))) {
         return BSA_MEMORY_OVERLAP;

@@ -73,8 +73,9 @@ bool bsa_layout_apart(struct bsa_layout *layout, const struct bsa_class_table *c
              end = bsa_round_down((uint64_t)heap + heap_size, page);
     uint64_t pages;
 
+    /* From 0 on an address would look like none. */
     if (meta_end < meta || meta_start < meta || (uint64_t)heap + heap_size < heap || start < heap ||
-        end <= start) {
+        start == 0 || end <= start) {
         return false;
     }
     pages = most_pages(end - start, page);

@@ -230,17 +230,41 @@ static void damaged_headers_and_roots_are_named(void) {
     DAMAGED(patient.section->magic, 0, "a managed section has a header of bsa's");
     DAMAGED(patient.section->dirty, 0, "a managed section has a header of bsa's");
     DAMAGED(patient.section->derived.index, 5, "the directory finds every section");
-    DAMAGED_ATOMIC(&directory->by_address.top.child[0], 0, "the directory finds every section");
-    DAMAGED_ATOMIC(&directory->by_number.top.child[0], 0, "the directory finds every section");
+    DAMAGED_ATOMIC(&directory->by_address.top.child[0], 0, packed);
+    DAMAGED_ATOMIC(&directory->by_number.top.child[0], 0, packed);
     DAMAGED_ATOMIC(&directory->by_address.top.key[0], 1, packed);
     DAMAGED_ATOMIC(&directory->by_number.top.key[1], 5, packed);
     DAMAGED_ATOMIC(&directory->by_number.top.slope, 1, packed);
     DAMAGED_ATOMIC(&directory->by_address.top.child[1], directory->by_address.top.child[0], packed);
     DAMAGED(directory->by_address.count, 2, packed);
     DAMAGED(directory->spare, 0, packed);
+    DAMAGED(patient.root->per_order[0].live, 77,
+            "the root counts the page blocks of every order");
+    DAMAGED(patient.root->space.slots[0].tally.count.below, 12345,
+            "what is live is what was counted");
     DAMAGED_ATOMIC(&patient.root->section_count, 2, "the root counts its sections and their pages");
     DAMAGED(patient.root->allocated_pages, 3, "the root counts the allocated pages");
     heap_close(&patient.heap);
+}
+
+static void a_circle_in_the_directory_ends_the_check(void) {
+    static unsigned char memory[40][64 * KIB];
+    struct heap heap = heap_without_sections(PAGE, 1);
+    struct bsa_directory *directory = &heap.root->space.directory;
+    struct bsa_directory_node *node;
+    struct bsa_violation violation;
+    int64_t offset;
+
+    for (unsigned i = 0; i < COUNT_OF(memory); i++) {
+        EXPECT_OK(bsa_add_region(heap.root, memory[i], sizeof memory[i], NULL, NULL));
+    }
+    offset = atomic_load(&directory->by_number.top.child[0]);
+    node = (struct bsa_directory_node *)((uintptr_t)directory + (uintptr_t)offset);
+    for (unsigned i = 0; i < BSA_DIRECTORY_FANOUT; i++) {
+        atomic_store(&node->child[i], offset);
+    }
+    EXPECT_STATUS(BSA_CORRUPTION, bsa_check(heap.root, &violation));
+    free(heap.root_memory);
 }
 
 /* --- slabs -------------------------------------------------------------------------------------
@@ -425,6 +449,7 @@ int main(void) {
     RUN(free_buddies_that_were_not_merged_are_named);
     RUN(damaged_free_lists_are_named);
     RUN(damaged_headers_and_roots_are_named);
+    RUN(a_circle_in_the_directory_ends_the_check);
     RUN(damaged_bitmaps_and_counts_are_named);
     RUN(slabs_on_wrong_lists_are_named);
     RUN(a_slab_of_another_slot_or_class_is_named);

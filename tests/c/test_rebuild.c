@@ -395,6 +395,80 @@ static void a_heap_elsewhere_that_overlaps_another_is_refused(void) {
     heap_close(&old);
 }
 
+static void a_heap_elsewhere_that_wraps_is_refused(void) {
+    struct heap old = heap_without_sections(PAGE, 1), new = heap_without_sections(PAGE, 1);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+    unsigned char *meta = heap_memory(&old, 64 * KIB, PAGE, 0);
+
+    EXPECT_OK(bsa_add_section(old.root, meta, 64 * KIB, 100 * MIB, 1 * MIB, &config, NULL));
+    EXPECT_OK(bsa_remove_region(old.root, 0));
+    EXPECT_STATUS(BSA_INVALID_PARAM, bsa_attach_section(new.root, meta, 64 * KIB,
+                                                        UINTPTR_MAX - 2 * PAGE + 1, &config, NULL));
+    heap_close(&new);
+    heap_close(&old);
+}
+
+static void a_region_that_begins_a_page_before_the_header_is_refused(void) {
+    for (size_t page = 256; page <= 4 * KIB; page *= 2) {
+        unsigned char *memory = aligned_memory(4 * KIB, 65 * page + 4 * KIB);
+        struct heap old = heap_without_sections(page, 1), new = heap_without_sections(page, 1);
+
+        memset(memory, 0, 65 * page);
+        EXPECT_OK(bsa_add_region(old.root, memory + 15 * page, 50 * page, NULL, NULL));
+        for (size_t before = 0; before < 15; before++) {
+            EXPECT_STATUS(BSA_CORRUPTION,
+                          bsa_attach_region(new.root, memory + before * page,
+                                            (65 - before) * page, NULL, NULL));
+        }
+        EXPECT_OK(bsa_attach_region(new.root, memory + 15 * page, 50 * page, NULL, NULL));
+        EXPECT_SOUND(new.root);
+        heap_close(&new);
+        heap_close(&old);
+        free(memory);
+    }
+}
+
+/* The metadata is as long as it says and no longer; AddressSanitizer watches. */
+static void no_more_metadata_is_read_than_there_is(void) {
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+    uintptr_t heap_start = 100 * MIB + PAGE, objects[PAGE / 64];
+    struct heap old = heap_without_sections(PAGE, 1), new = heap_without_sections(PAGE, 1);
+    unsigned char *meta = heap_memory(&old, 64 * KIB, PAGE, 0), *copy;
+    size_t size;
+
+    EXPECT_OK(bsa_add_section(old.root, meta, 64 * KIB, heap_start, 4 * PAGE, &config, NULL));
+    size = section_info(old.root, 0).meta_size;
+    copy = aligned_memory(64, size);
+    memcpy(copy, meta, size);
+    EXPECT_OK(bsa_attach_section(new.root, copy, size, heap_start, &config, NULL));
+    for (unsigned i = 0; i < COUNT_OF(objects); i++) {
+        objects[i] = must_alloc(new.root, 0, 64);
+    }
+    EXPECT_EQUAL(heap_start + 3 * PAGE, objects[0]); /* the last page */
+    for (unsigned i = 0; i < 40; i++) {
+        EXPECT_OK(bsa_free(new.root, objects[i]));
+    }
+    for (unsigned i = 0; i < 40; i++) { /* more than are remembered */
+        EXPECT(must_alloc(new.root, 0, 64) >= heap_start + 3 * PAGE);
+    }
+    EXPECT_SOUND(new.root);
+    heap_close(&new);
+    heap_close(&old);
+    free(copy);
+}
+
+static void no_heap_begins_at_0(void) {
+    struct heap heap = heap_without_sections(PAGE, 1);
+    struct bsa_section_config config = {.flags = BSA_NOT_MEMORY};
+    unsigned char *meta = heap_memory(&heap, 64 * KIB, PAGE, 0);
+
+    EXPECT_STATUS(BSA_INVALID_PARAM,
+                  bsa_add_section(heap.root, meta, 64 * KIB, 0, 1 * MIB, &config, NULL));
+    EXPECT_OK(bsa_add_section(heap.root, meta, 64 * KIB, 1, 1 * MIB, &config, NULL));
+    EXPECT_EQUAL(PAGE, section_info(heap.root, 0).start);
+    heap_close(&heap);
+}
+
 static void slabs_of_a_slot_that_is_not_there_go_to_another(void) {
     struct heap old = heap_of(512 * KIB, 3), new = heap_without_sections(PAGE, 2);
     uintptr_t object = must_alloc(old.root, 2, 100);
@@ -991,6 +1065,10 @@ int main(void) {
     RUN(the_last_header_of_a_region_is_the_one_it_is_attached_by);
     RUN(a_header_that_is_wrong_in_one_field_is_refused);
     RUN(a_heap_elsewhere_that_overlaps_another_is_refused);
+    RUN(a_heap_elsewhere_that_wraps_is_refused);
+    RUN(a_region_that_begins_a_page_before_the_header_is_refused);
+    RUN(no_more_metadata_is_read_than_there_is);
+    RUN(no_heap_begins_at_0);
     RUN(slabs_of_a_slot_that_is_not_there_go_to_another);
     RUN(of_the_empty_slabs_found_one_is_kept_and_the_rest_given_back);
     RUN(a_heap_attached_has_had_at_least_its_present_peak);
