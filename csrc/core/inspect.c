@@ -122,9 +122,10 @@ uint64_t bsa_total_pages(const struct bsa_root *root) {
 
 uint64_t bsa_free_page_count(const struct bsa_root *root) {
     const struct bsa_section *section;
-    uint64_t pages = cached_pages(root);
+    uint64_t pages;
 
     lock(root);
+    pages = cached_pages(root);
     for (section = bsa_first_section(root); section != NULL;
          section = bsa_next_section(root, section)) {
         pages += free_pages_of(section);
@@ -138,8 +139,8 @@ void bsa_free_blocks(const struct bsa_root *root, uint64_t counts[BSA_MAX_ORDER 
 
     memset(counts, 0, (BSA_MAX_ORDER + 1) * sizeof counts[0]);
     merge_caches(root);
-    bsa_page_caches_count(root, NULL, counts);
     lock(root);
+    bsa_page_caches_count(root, NULL, counts);
     for (section = bsa_first_section(root); section != NULL;
          section = bsa_next_section(root, section)) {
         for (unsigned order = 0; order <= BSA_MAX_ORDER; order++) {

@@ -51,8 +51,9 @@ void bsa_page_cache_fill(struct bsa_root *root, struct bsa_slot *slot, unsigned 
                                  (struct bsa_slab){first.section, first.head + (i << order)});
         }
     }
-    bsa_unlock_pages(root);
+    /* Before the lock goes: who adds up under it counts no block twice. */
     bsa_cached_count_set(&slot->pages, order, count);
+    bsa_unlock_pages(root);
 }
 
 /* Gives the oldest blocks of the order to the buddy. */
@@ -62,11 +63,11 @@ static void give_back(struct bsa_root *root, struct bsa_page_cache *cache, unsig
 
     bsa_lock_pages(root);
     bsa_pages_take_in(root, order, cache->blocks[order], blocks);
-    bsa_unlock_pages(root);
     for (uint32_t i = blocks; i < count; i++) {
         bsa_cached_block_set(cache, order, i - blocks, bsa_cached_block(cache, order, i));
     }
     bsa_cached_count_set(cache, order, count - blocks);
+    bsa_unlock_pages(root);
 }
 
 void bsa_page_cache_spill(struct bsa_root *root, struct bsa_slot *slot, unsigned order) {
