@@ -658,3 +658,11 @@ def test_what_other_slots_freed_is_drained_before_pages_run_out(make):
     with bsa.cpu(1):
         heap.free_many(addresses)
         assert heap.alloc_pages(64).size == 64 * PAGE
+
+
+def test_an_object_is_no_page_block_and_the_error_does_not_deny_that_it_is_there(heap):
+    first, second = heap.malloc(10), heap.malloc(10)
+    for address in (first, second):
+        expected = "starts no page" if address % heap.page_size else "no live allocation starts"
+        with unchanged(heap), pytest.raises(bsa.AllocError, match=expected):
+            heap.dealloc_pages(address, 1)

@@ -231,9 +231,22 @@ def test_a_program_that_does_not_fail_is_not_shrunk():
         shrink_program({"machine": "slab", "setup": setup, "steps": [("free", 0)]})
 
 
-def test_a_misspelt_attribute_is_refused():
-    with pytest.raises(TypeError, match="detects_dubble_free"):
-        type("Misspelt", (AllocatorMachine,), {"detects_dubble_free": True})
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("detects_dubble_free", "detects_double_free"),
+        ("detect_double_free", "detects_double_free"),
+        ("make_alocator", "make_allocator"),
+        ("configuration", "configurations"),
+        ("has_nothing_like_it", None),
+    ],
+)
+def test_a_misspelt_attribute_is_refused(name, meant):
+    hint = rf"{name}: no machine knows this attribute" + (
+        f"; did you mean {meant}" if meant else "$"
+    )
+    with pytest.raises(TypeError, match=hint):
+        type("Misspelt", (AllocatorMachine,), {name: True})
 
 
 @pytest.mark.parametrize("machine", [SlabMachine, BuddyMachine])

@@ -6,6 +6,7 @@ done with bsa.Allocator; derive from it to test another allocator.
 
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from inspect import signature
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -146,6 +147,21 @@ class _TestCase:
         return _test_case(cls)
 
 
+# What users set or override in a machine of their own.
+_SETTINGS = (*FLAGS, "make_allocator", "configurations")
+
+
+def _refuse_misspelt(cls: type, name: str, value: object) -> None:
+    """TypeError for an attribute of a user's machine that would be ignored: a flag that nobody
+    knows, or what is nearly the name of a setting."""
+    if name in _SETTINGS or name.startswith("_"):
+        return
+    close = get_close_matches(name, _SETTINGS, n=1, cutoff=0.85)
+    if close or (name.startswith(("has_", "detects_")) and not callable(value)):
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise TypeError(f"{cls.__qualname__}.{name}: no machine knows this attribute{hint}")
+
+
 class _Machine(RuleBasedStateMachine):
     """Draws a setup and steps; if they fail, shows the shortest program that fails so."""
 
@@ -169,8 +185,7 @@ class _Machine(RuleBasedStateMachine):
         cls._shortest = {}
         own = vars(cls)
         for name, value in own.items():
-            if name.startswith(("has_", "detects_")) and not callable(value) and name not in FLAGS:
-                raise TypeError(f"{cls.__qualname__}.{name}: no machine knows this attribute")
+            _refuse_misspelt(cls, name, value)
         if "make_allocator" in own and "configurations" not in own:
             if len(signature(cls.make_allocator).parameters) == 1:  # self alone
                 cls.configurations = st.just({})

@@ -576,8 +576,8 @@ static bool sections_are_valid(struct checker *checker) {
 
 bsa_status bsa_check(const struct bsa_root *root, struct bsa_violation *violation) {
     struct bsa_violation ignored;
-    struct checker checker = {root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0, 0},
-                              {0, {0}, 0, 0}};
+    struct checker checker = {
+        root, NULL, violation == NULL ? &ignored : violation, {{0}, 0, 0, 0}, {0, {0}, 0, 0}};
 
     return sections_are_valid(&checker) && caches_are_valid(&checker) &&
                    page_caches_are_valid(&checker) && counts_are_valid(&checker)

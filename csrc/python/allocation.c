@@ -148,7 +148,7 @@ PyObject *bsa_allocator_alloc(AllocatorObject *self, PyObject *const *args, Py_s
 
 const char bsa_allocator_malloc_doc[] =
     PyDoc_STR("malloc($self, size, align=None, *, zero=False)\n--\n\n"
-              "Allocate size bytes and return their address: the fast path, yours to free().\n\n"
+              "Allocate size bytes and return their address, yours to free().\n\n"
               "Arguments and errors as for alloc(). Nothing keeps the memory alive but you.");
 
 PyObject *bsa_allocator_malloc(AllocatorObject *self, PyObject *const *args, Py_ssize_t nargs,

@@ -125,6 +125,10 @@ PyObject *bsa_allocator_dealloc_pages(AllocatorObject *self, PyObject *const *ar
         return PyErr_Format(self->state->invalid_param,
                             "count must be from 1 to the pages of the block, is %zu", count);
     }
+    if (status == BSA_INVALID_PARAM) {
+        return PyErr_Format(self->state->invalid_param, "0x%zx starts no page, so no page block",
+                            address);
+    }
     if (status != BSA_OK) {
         return bsa_raise_address(self, status, address);
     }

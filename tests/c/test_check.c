@@ -238,8 +238,7 @@ static void damaged_headers_and_roots_are_named(void) {
     DAMAGED_ATOMIC(&directory->by_address.top.child[1], directory->by_address.top.child[0], packed);
     DAMAGED(directory->by_address.count, 2, packed);
     DAMAGED(directory->spare, 0, packed);
-    DAMAGED(patient.root->per_order[0].live, 77,
-            "the root counts the page blocks of every order");
+    DAMAGED(patient.root->per_order[0].live, 77, "the root counts the page blocks of every order");
     DAMAGED(patient.root->space.slots[0].tally.count.below, 12345,
             "what is live is what was counted");
     DAMAGED_ATOMIC(&patient.root->section_count, 2, "the root counts its sections and their pages");

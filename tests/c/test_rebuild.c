@@ -416,9 +416,8 @@ static void a_region_that_begins_a_page_before_the_header_is_refused(void) {
         memset(memory, 0, 65 * page);
         EXPECT_OK(bsa_add_region(old.root, memory + 15 * page, 50 * page, NULL, NULL));
         for (size_t before = 0; before < 15; before++) {
-            EXPECT_STATUS(BSA_CORRUPTION,
-                          bsa_attach_region(new.root, memory + before * page,
-                                            (65 - before) * page, NULL, NULL));
+            EXPECT_STATUS(BSA_CORRUPTION, bsa_attach_region(new.root, memory + before * page,
+                                                            (65 - before) * page, NULL, NULL));
         }
         EXPECT_OK(bsa_attach_region(new.root, memory + 15 * page, 50 * page, NULL, NULL));
         EXPECT_SOUND(new.root);
