@@ -7,6 +7,7 @@
 
 #include "input.h"
 #include "poison.h" /* an image is copied with its free memory */
+#include "root.h"
 
 enum { ARENA = 256 * 1024, MOST_SECTIONS = 8, MOST_STEPS = 24, MOST_USES = 32 };
 
@@ -324,8 +325,7 @@ static void step_attach_copy(struct state *s) {
         bool sound = bsa_check(copy.root, &(struct bsa_violation){0}) == BSA_OK;
 
         EXPECT(sound || spoilt != 0);
-        if (sound && is_fresh_beyond_the_mark(
-                         (const struct bsa_section *)section_info(copy.root, 0).meta_start)) {
+        if (sound && is_fresh_beyond_the_mark(bsa_first_section(copy.root))) {
             use(copy.root, &s->input);
             EXPECT_OK(bsa_rebuild(copy.root));
             EXPECT_SOUND(copy.root);
