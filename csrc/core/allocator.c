@@ -268,9 +268,8 @@ static bool is_cached_order(const struct bsa_root *root, unsigned order) {
 
 /* A block from the slot's page cache, if it holds such. It makes way for what is larger than its
  * blocks. */
-static BSA_OUT_OF_LINE bool pages_from_cache(struct bsa_root *root, struct bsa_slot *slot,
-                                             const struct bsa_page_request *request,
-                                             uintptr_t *address) {
+static BSA_APART bool pages_from_cache(struct bsa_root *root, struct bsa_slot *slot,
+                                       const struct bsa_page_request *request, uintptr_t *address) {
     bool locked = bsa_enter_slot(root, slot), taken = false;
 
     if (!is_cached_order(root, request->order)) {
@@ -292,7 +291,6 @@ static BSA_FAST_PATH bsa_status pages_alloc(struct bsa_root *root, unsigned slot
         pages_from_cache(root, &root->space.slots[slot], request, address)) {
         return BSA_OK;
     }
-
     if (BSA_UNLIKELY(!bsa_pages_take(root, request, &block))) {
         bsa_trim_on(root, slot);
         if (!bsa_pages_take(root, request, &block)) {
@@ -340,7 +338,7 @@ static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, s
  */
 
 /* Clears new memory. */
-static BSA_OUT_OF_LINE void clear(struct bsa_root *root, uintptr_t address) {
+static BSA_APART void clear(struct bsa_root *root, uintptr_t address) {
     struct bsa_allocation found;
 
     if (bsa_lookup(root, address, &found) == BSA_OK) {
@@ -493,9 +491,8 @@ size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) 
                : 0;
 }
 
-static BSA_OUT_OF_LINE bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot,
-                                                      size_t count, size_t align, unsigned flags,
-                                                      uintptr_t *address) {
+static BSA_APART bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot, size_t count,
+                                                size_t align, unsigned flags, uintptr_t *address) {
     struct bsa_page_request request;
     bsa_status status = request_for_pages(root, count, align, flags, &request);
 
@@ -593,8 +590,8 @@ static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab b
                               bsa_cached_count(&slot->pages, order));
 }
 
-static BSA_OUT_OF_LINE bool free_to_cache(struct bsa_root *root, unsigned number,
-                                          struct bsa_slab block, uint64_t word) {
+static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number, struct bsa_slab block,
+                                    uint64_t word) {
     struct bsa_slot *slot = &root->space.slots[number];
     bool locked = bsa_enter_slot(root, slot);
     bool done = put_cached(root, number, block, word);
@@ -693,8 +690,8 @@ bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address
                : free_elsewhere(root, number, address);
 }
 
-static BSA_OUT_OF_LINE bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
-                                                     uintptr_t address, size_t count) {
+static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
+                                               uintptr_t address, size_t count) {
     struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
     bsa_status status;
     size_t size;

@@ -23,11 +23,10 @@ void *memmove(void *to, const void *from, size_t count);
 
 #define BSA_LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define BSA_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
-/* Kept out of its callers, so that fast paths need not save registers for others. */
+/* Kept out of its callers, so that fast paths need not save registers for others; the second is
+ * slow itself. */
 #define BSA_APART     __attribute__((noinline))
 #define BSA_SLOW_PATH __attribute__((noinline, cold))
-/* Kept out of its callers for the same reason, but not slow itself. */
-#define BSA_OUT_OF_LINE __attribute__((noinline))
 /* Put into its callers whatever the compiler thinks of its size. */
 #define BSA_FAST_PATH inline __attribute__((always_inline))
 
