@@ -324,6 +324,7 @@ static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, s
     unsigned shift = root->space.classes.page_shift;
 
     if (count == 0 || count > (size_t)1 << BSA_MAX_ORDER ||
+        (flags & ~(unsigned)(BSA_ZERO | BSA_EXACT)) != 0 ||
         (align != 0 && (!bsa_is_power_of_two(align) || align >> shift == 0))) {
         return BSA_INVALID_PARAM;
     }

@@ -92,6 +92,7 @@ static void wrong_arguments_are_refused(void) {
     EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root, bsa_alloc(heap.root, 8, SIZE_MAX, 0, &address));
     EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root, bsa_alloc(heap.root, 8, 24, 0, &address));
     EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root, bsa_alloc(heap.root, 8, 0, 64, &address));
+    EXPECT_REFUSED(BSA_INVALID_PARAM, heap.root, bsa_alloc_pages(heap.root, 1, 0, 8, &address));
     EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc(heap.root, 2 * MIB, 0, 0, &address));
     EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc(heap.root, (size_t)1 << 32, 0, 0, &address));
     EXPECT_REFUSED(BSA_NO_MEMORY, heap.root, bsa_alloc(heap.root, SIZE_MAX / 2, 0, 0, &address));
