@@ -60,15 +60,10 @@ static size_t trim_other(struct bsa_root *root, struct bsa_slot *slot) {
     if (root->serial) {
         return trim_slot(root, slot);
     }
-    if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
-        bsa_lock_acquire(&root->hooks, &slot->lock);
-        /* Again under the lock: it may have been attached while we waited. */
-        if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
-            pages = trim_slot(root, slot);
-            bsa_lock_release(&root->hooks, &slot->lock);
-            return pages;
-        }
-        bsa_lock_release(&root->hooks, &slot->lock);
+    if (bsa_enter_shared(root, slot)) {
+        pages = trim_slot(root, slot);
+        bsa_leave_slot(root, slot, true);
+        return pages;
     }
     atomic_store_explicit(&slot->trim_request, 1, memory_order_relaxed);
     return 0;
@@ -426,7 +421,7 @@ static BSA_FAST_PATH struct bsa_cache *cache_at_hand(struct bsa_root *root, unsi
     return NULL;
 }
 
-/* The common case: a small object, as it comes, that is remembered or in the row; else 0. */
+/* Takes the object that is remembered, or else the next of the row. There is one. */
 static BSA_FAST_PATH uintptr_t object_at_hand(struct bsa_root *root, struct bsa_cache *cache) {
     return BSA_LIKELY(bsa_cache_remembers(cache))
                ? counted(root, cache, bsa_cache_take_freed(cache))

@@ -91,13 +91,9 @@ void bsa_page_caches_merge_shared(struct bsa_root *root) {
     for (unsigned i = 0; root->has_page_caches && i < root->space.slot_count; i++) {
         struct bsa_slot *slot = &root->space.slots[i];
 
-        if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
-            bsa_lock_acquire(&root->hooks, &slot->lock);
-            /* Again under the lock: it may have been attached while we waited. */
-            if (atomic_load_explicit(&slot->mode, memory_order_acquire) == BSA_SLOT_SHARED) {
-                bsa_page_cache_merge(root, slot);
-            }
-            bsa_lock_release(&root->hooks, &slot->lock);
+        if (bsa_enter_shared(root, slot)) {
+            bsa_page_cache_merge(root, slot);
+            bsa_leave_slot(root, slot, true);
         }
     }
 }

@@ -108,7 +108,7 @@ uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, un
     return 0;
 }
 
-/* Under the page lock: one page block less, of so many pages. */
+/* Under the page lock: so many page blocks less, of so many pages together. */
 static BSA_FAST_PATH void uncount_blocks(struct bsa_root *root, unsigned order, uint32_t blocks,
                                          uint64_t pages) {
     root->allocated_pages -= pages;

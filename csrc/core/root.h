@@ -83,6 +83,21 @@ static inline bool bsa_enter_slot(struct bsa_root *root, struct bsa_slot *slot) 
     return true;
 }
 
+/* Makes the lists of another slot the caller's own, unless it is attached: then false. To be left
+ * with its lock released. */
+static inline bool bsa_enter_shared(struct bsa_root *root, struct bsa_slot *slot) {
+    if (atomic_load_explicit(&slot->mode, memory_order_acquire) != BSA_SLOT_SHARED) {
+        return false;
+    }
+    bsa_lock_acquire(&root->hooks, &slot->lock);
+    /* Again under the lock: it may have been attached while we waited. */
+    if (atomic_load_explicit(&slot->mode, memory_order_acquire) != BSA_SLOT_SHARED) {
+        bsa_lock_release(&root->hooks, &slot->lock);
+        return false;
+    }
+    return true;
+}
+
 static inline void bsa_leave_slot(struct bsa_root *root, struct bsa_slot *slot, bool locked) {
     if (locked) {
         bsa_lock_release(&root->hooks, &slot->lock);
