@@ -274,12 +274,10 @@ static void next_current(struct bsa_space *space, struct bsa_cache *cache) {
 }
 
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache) {
-    uintptr_t address = bsa_cache_take(space, cache);
+    uintptr_t address;
 
-    if (address == 0) {
-        bsa_cache_drain(space, cache);
-        address = bsa_cache_take(space, cache);
-    }
+    bsa_cache_drain(space, cache);
+    address = bsa_cache_take(space, cache);
     if (address == 0) {
         if (cache->page != NULL) {
             drop_current(cache);

@@ -99,8 +99,8 @@ struct bsa_space {
 void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes, unsigned number,
                    struct bsa_tally *counted_in);
 
-/* The slow half of bsa_cache_alloc, where none is at hand: looks through the current slab,
- * drains, then takes the next partial or the empty slab as current. */
+/* The slow half of bsa_cache_alloc, where bsa_cache_take has just returned 0: drains, and looks
+ * into the current slab again; then makes the next partial or the empty slab the current one. */
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache);
 
 /* Objects handed out and not taken back. */
