@@ -179,7 +179,7 @@ def expect_accepted(memory, status):
         raise Violation("a good free was refused")
 
 
-# --- a freer: object_free, bsa_slab_free_remote, bsa_cache_push_remote ---
+# --- a freer: bsa_object_free, bsa_slab_free_remote, bsa_cache_push_remote ---
 
 
 def free_remote(freer, block, index):

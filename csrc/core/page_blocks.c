@@ -1,0 +1,263 @@
+/* Page blocks: from a slot's page cache, or from the buddy (pages.c).
+ *
+ * O(1) from the cache; else what the buddy takes. What finds none trims every slot within reach and
+ * looks again. Locking: see facade.h. */
+#include "facade.h"
+
+/* Takes a cached block of the slot, which is the caller's own for now. False: none is to be had. */
+static bool take_cached(struct bsa_root *root, struct bsa_slot *slot,
+                        const struct bsa_page_request *request, uintptr_t *address) {
+    bsa_honour_request(root, slot);
+    if (bsa_cached_count(&slot->pages, request->order) == 0) {
+        bsa_page_cache_fill(root, slot, request->order);
+    }
+    return bsa_page_cache_take(&slot->pages, request->order, request->requested, address);
+}
+
+/* Whether page caches of this root hold blocks of the order. */
+static bool is_cached_order(const struct bsa_root *root, unsigned order) {
+    return order < BSA_CACHED_ORDERS && bsa_cached_room(root, order) != 0;
+}
+
+/* A block from the slot's page cache, if it holds such. It makes way for what is larger than its
+ * blocks. */
+static BSA_APART bool pages_from_cache(struct bsa_root *root, struct bsa_slot *slot,
+                                       const struct bsa_page_request *request, uintptr_t *address) {
+    bool locked = bsa_enter_slot(root, slot), taken = false;
+
+    if (!is_cached_order(root, request->order)) {
+        bsa_page_cache_merge(root, slot);
+    } else if (request->count == (uint32_t)1 << request->order &&
+               request->align_order <= request->order) { /* they are naturally aligned */
+        taken = take_cached(root, slot, request, address);
+    }
+    bsa_leave_slot(root, slot, locked);
+    return taken;
+}
+
+bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot,
+                                const struct bsa_page_request *request, uintptr_t *address) {
+    struct bsa_slab block;
+
+    if (root->has_page_caches && slot < root->space.slot_count &&
+        pages_from_cache(root, &root->space.slots[slot], request, address)) {
+        return BSA_OK;
+    }
+    if (BSA_UNLIKELY(!bsa_pages_take(root, request, &block))) {
+        bsa_trim_on(root, slot);
+        if (!bsa_pages_take(root, request, &block)) {
+            return BSA_NO_MEMORY;
+        }
+    }
+    *address = bsa_page_address(block.section, block.head);
+    return BSA_OK;
+}
+
+bool bsa_request_for_size(const struct bsa_root *root, size_t size, size_t align,
+                          struct bsa_page_request *request) {
+    unsigned shift = root->space.classes.page_shift;
+    uint64_t pages = ((uint64_t)size >> shift) + ((size & (((size_t)1 << shift) - 1)) != 0);
+
+    pages = pages == 0 ? 1 : pages;
+    if (pages > (uint64_t)1 << BSA_MAX_ORDER) {
+        return false;
+    }
+    request->order = bsa_log2_ceil(pages);
+    request->count = (uint32_t)1 << request->order;
+    request->align_order = align >> shift == 0 ? 0 : bsa_log2_floor(align) - shift;
+    request->requested = size;
+    return true;
+}
+
+static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, size_t count,
+                                                  size_t align, unsigned flags,
+                                                  struct bsa_page_request *request) {
+    unsigned shift = root->space.classes.page_shift;
+
+    if (count == 0 || count > (size_t)1 << BSA_MAX_ORDER ||
+        (flags & ~(unsigned)(BSA_ZERO | BSA_EXACT)) != 0 ||
+        (align != 0 && (!bsa_is_power_of_two(align) || align >> shift == 0))) {
+        return BSA_INVALID_PARAM;
+    }
+    request->order = bsa_log2_ceil(count);
+    request->count = (flags & BSA_EXACT) != 0 ? (uint32_t)count : (uint32_t)1 << request->order;
+    request->align_order = align == 0 ? 0 : bsa_log2_floor(align) - shift;
+    request->requested = (uint64_t)count << shift;
+    return BSA_OK;
+}
+
+static BSA_APART bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot, size_t count,
+                                                size_t align, unsigned flags, uintptr_t *address) {
+    struct bsa_page_request request;
+    bsa_status status = request_for_pages(root, count, align, flags, &request);
+
+    if (status == BSA_OK && (flags & BSA_ZERO) != 0 && bsa_any_heap_is_not_memory(root)) {
+        status = BSA_INVALID_PARAM;
+    }
+    if (status == BSA_OK && !bsa_is_initialized(root)) {
+        status = BSA_NOT_INITIALIZED;
+    }
+    if (status != BSA_OK) {
+        return status;
+    }
+    *address = 0;
+    status = bsa_page_block_alloc(root, slot, &request, address);
+    return bsa_finish_alloc(root, slot, (size_t)request.requested, flags, status, *address);
+}
+
+/* Cached pages, rounded up, of a slot that needs no lock, if there are any. */
+static BSA_FAST_PATH bool pages_at_hand(struct bsa_root *root, unsigned number, size_t count,
+                                        uintptr_t *address) {
+    struct bsa_slot *slot;
+
+    if (BSA_UNLIKELY(number >= root->space.slot_count ||
+                     count - 1 >= (size_t)1 << (BSA_CACHED_ORDERS - 1))) {
+        return false;
+    }
+    slot = &root->space.slots[number];
+    return BSA_LIKELY(atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) &&
+                      bsa_page_caches_are_used(root)) &&
+           bsa_page_cache_take(&slot->pages, bsa_log2_ceil(count),
+                               (uint64_t)count << root->space.classes.page_shift, address);
+}
+
+bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
+                              unsigned flags, uintptr_t *address) {
+    return BSA_LIKELY((align | flags) == 0 && pages_at_hand(root, slot, count, address))
+               ? BSA_OK
+               : alloc_pages_general(root, slot, count, align, flags, address);
+}
+
+bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_t count,
+                                     size_t align, uintptr_t *address) {
+    struct bsa_page_request request;
+    struct bsa_slab block;
+    bsa_status status = request_for_pages(root, count, align, 0, &request);
+
+    if (status == BSA_OK && !bsa_is_initialized(root)) {
+        status = BSA_NOT_INITIALIZED;
+    }
+    if (status != BSA_OK) {
+        return status;
+    }
+    *address = 0;
+    status = bsa_pages_take_low(root, &request, &block);
+    if (status == BSA_NO_MEMORY) {
+        bsa_trim_on(root, slot);
+        status = bsa_pages_take_low(root, &request, &block);
+    }
+    if (status == BSA_OK) {
+        *address = bsa_page_address(block.section, block.head);
+    }
+    return bsa_finish_alloc(root, slot, (size_t)request.requested, 0, status, *address);
+}
+
+/* Whether that is the word of a live block that page caches hold when it is freed; `count` pages
+ * are said to be in it, at least one. */
+static BSA_FAST_PATH bool goes_to_cache(uint64_t word, size_t count) {
+    unsigned order = bsa_word_order(word);
+
+    return word == bsa_cacheable_word(order) && order < BSA_CACHED_ORDERS &&
+           (count - 1) >> order == 0;
+}
+
+/* Puts the live block with this word into the cache of the slot, which is the caller's own for now.
+ * False: it is for the buddy, or live no longer. */
+static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab block,
+                       uint64_t word) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    unsigned order = bsa_word_order(word);
+
+    bsa_honour_request(root, slot);
+    if (!bsa_page_caches_are_used(root)) {
+        bsa_page_cache_merge(root, slot);
+    }
+    if (bsa_cached_room(root, order) == 0) {
+        return false;
+    }
+    if (bsa_cached_count(&slot->pages, order) >= bsa_cached_room(root, order)) {
+        bsa_page_cache_spill(root, slot, order);
+    }
+    return bsa_page_cache_put(&slot->pages, number, block, word,
+                              bsa_cached_count(&slot->pages, order));
+}
+
+static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number, struct bsa_slab block,
+                                    uint64_t word) {
+    struct bsa_slot *slot = &root->space.slots[number];
+    bool locked = bsa_enter_slot(root, slot);
+    bool done = put_cached(root, number, block, word);
+
+    bsa_leave_slot(root, slot, locked);
+    return done;
+}
+
+bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
+                               uintptr_t address, size_t count, size_t *bytes) {
+    if (root->has_page_caches && number < root->space.slot_count &&
+        address % bsa_page_size(root) == 0) {
+        struct bsa_slab block = {section, bsa_page_of(section, address)};
+        uint64_t word = bsa_page_word(bsa_slab_page(block));
+
+        if (goes_to_cache(word, count) && free_to_cache(root, number, block, word)) {
+            *bytes = (size_t)bsa_word_count(word) << section->page_shift;
+            return BSA_OK;
+        }
+    }
+    return bsa_pages_free(root, section, address, count, bytes);
+}
+
+static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
+                                               uintptr_t address, size_t count) {
+    struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
+    bsa_status status;
+    size_t size;
+
+    if (section == NULL) {
+        return bsa_is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
+    }
+    status = count == 0 || address % bsa_page_size(root) != 0
+                 ? BSA_INVALID_PARAM
+                 : bsa_page_block_free(root, slot, section, address, count, &size);
+    if (status == BSA_OK) {
+        bsa_trace(root, BSA_TRACE_FREE, address, size, slot);
+    }
+    return status;
+}
+
+/* Frees a page block into the cache of a slot that needs no lock, where all is as it mostly is. */
+static BSA_FAST_PATH bool free_pages_fast(struct bsa_root *root, unsigned number, uintptr_t address,
+                                          size_t count) {
+    struct bsa_section *section;
+    struct bsa_slot *slot;
+    bsa_page_index head;
+    unsigned order;
+    uint32_t cached;
+    uint64_t word;
+
+    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+        return false;
+    }
+    slot = &root->space.slots[number];
+    section = atomic_load_explicit(&slot->last_section, memory_order_acquire);
+    if (BSA_UNLIKELY(!atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) ||
+                     section == NULL || !bsa_heap_holds(section, address))) {
+        return false;
+    }
+    head = bsa_page_of(section, address);
+    word = atomic_load_explicit(&bsa_page_at(section, head)->word, memory_order_relaxed);
+    order = bsa_word_order(word);
+    if (BSA_UNLIKELY(bsa_page_address(section, head) != address || !goes_to_cache(word, count))) {
+        return false;
+    }
+    cached = bsa_cached_count(&slot->pages, order);
+    return BSA_LIKELY(cached < bsa_cached_room(root, order)) &&
+           bsa_page_cache_put(&slot->pages, number, (struct bsa_slab){section, head}, word, cached);
+}
+
+bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,
+                             size_t count) {
+    return BSA_LIKELY(free_pages_fast(root, slot, address, count))
+               ? BSA_OK
+               : free_pages_general(root, slot, address, count);
+}
