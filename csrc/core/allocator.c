@@ -90,7 +90,7 @@ static BSA_FAST_PATH struct bsa_cache *cache_at_hand(struct bsa_root *root, unsi
         struct bsa_slot *slot = &root->space.slots[number];
 
         if (BSA_LIKELY(size < atomic_load_explicit(&slot->fast_sizes, memory_order_relaxed))) {
-            return &slot->caches[bsa_class_at_hand(&root->space.classes, size)];
+            return bsa_cache_at(slot, bsa_class_at_hand(&root->space.classes, size));
         }
     }
     return NULL;
@@ -197,39 +197,50 @@ static BSA_APART bsa_status free_general(struct bsa_root *root, unsigned number,
                                      : free_traced(root, number, address);
 }
 
-/* Frees what is at an address of the section. The common case first: an object of the slot's own,
- * which needs no lock. */
-static BSA_FAST_PATH bsa_status free_in(struct bsa_root *root, unsigned number,
-                                        struct bsa_section *section, uintptr_t address) {
-    struct bsa_slot *slot = &root->space.slots[number];
-    struct bsa_page *page = bsa_page_around(section, address);
+/* Frees what is at an address of the section, where that granule of its heap starts. The common
+ * case first: an object of the slot's own, which needs no lock. */
+static BSA_FAST_PATH bsa_status free_in(struct bsa_root *root, struct bsa_slot *slot,
+                                        unsigned number, struct bsa_section *section,
+                                        uintptr_t address, uint64_t granule) {
+    struct bsa_page *page = bsa_page_of_granule(section, granule);
     /* Relaxed: where the slot owns the slab, it has written the word itself. */
     uint64_t word = atomic_load_explicit(&page->word, memory_order_relaxed);
 
     return BSA_LIKELY(bsa_owner_bits(word) ==
                       atomic_load_explicit(&slot->fast_owner, memory_order_relaxed))
-               ? bsa_object_free_own(root, &slot->caches[bsa_word_class(word)], address, section,
-                                     page, word)
+               ? bsa_object_free_own(root, bsa_cache_at(slot, bsa_word_class(word)), section, page,
+                                     word, address, granule)
                : free_general(root, number, address);
 }
 
-/* Where the section is another one than the last time. */
+/* Where the section is another one than the last time, or no granule starts. */
 static BSA_APART bsa_status free_elsewhere(struct bsa_root *root, unsigned number,
                                            uintptr_t address) {
-    struct bsa_section *section = bsa_find_section_slow(root, &root->space.slots[number], address);
+    struct bsa_slot *slot = &root->space.slots[number];
+    struct bsa_section *section = bsa_find_section_slow(root, slot, address);
 
-    return BSA_LIKELY(section != NULL) ? free_in(root, number, section, address)
-                                       : free_general(root, number, address);
+    if (BSA_LIKELY(section != NULL)) {
+        uint64_t granule = bsa_granule_at(section, address);
+
+        if (BSA_LIKELY(bsa_has_granule(section, granule))) {
+            return free_in(root, slot, number, section, address, granule);
+        }
+    }
+    return free_general(root, number, address);
 }
 
 bsa_status bsa_free_on(struct bsa_root *root, unsigned number, uintptr_t address) {
     struct bsa_section *section;
+    struct bsa_slot *slot;
+    uint64_t granule;
 
     if (BSA_UNLIKELY(number >= root->space.slot_count)) {
         return free_general(root, number, address);
     }
-    section = atomic_load_explicit(&root->space.slots[number].last_section, memory_order_acquire);
-    return BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))
-               ? free_in(root, number, section, address)
+    slot = &root->space.slots[number];
+    section = bsa_last_section(slot);
+    granule = bsa_granule_at(section, address);
+    return BSA_LIKELY(bsa_has_granule(section, granule))
+               ? free_in(root, slot, number, section, address, granule)
                : free_elsewhere(root, number, address);
 }

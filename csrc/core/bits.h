@@ -17,6 +17,11 @@ static inline uint64_t bsa_round_down(uint64_t value, uint64_t alignment) {
     return value & ~(alignment - 1);
 }
 
+/* `bits` is less than 64. */
+static inline uint64_t bsa_rotate_right(uint64_t value, unsigned bits) {
+    return value >> bits | value << (-bits & 63);
+}
+
 /* Number of the lowest set bit; `word` is not 0. */
 static inline unsigned bsa_lowest_bit(uint64_t word) {
     return (unsigned)__builtin_ctzll(word);

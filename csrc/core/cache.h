@@ -80,7 +80,7 @@ struct bsa_slot {
     _Atomic bool fast_pages;       /* blocks in `pages` */
     _Atomic uint32_t mode;         /* enum bsa_slot_mode; changed by attach and detach alone */
     _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
-    _Atomic(struct bsa_section *) last_section; /* a hint */
+    _Atomic(struct bsa_section *) last_section; /* a hint; bsa_no_section: none */
     struct bsa_tally tally;
     struct bsa_page_cache pages;
     struct bsa_cache caches[BSA_CLASSES];
@@ -102,6 +102,16 @@ void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes,
 /* The slow half of bsa_cache_alloc, where bsa_cache_take has just returned 0: drains, and looks
  * into the current slab again; then makes the next partial or the empty slab the current one. */
 uintptr_t bsa_cache_refill(struct bsa_space *space, struct bsa_cache *cache);
+
+/* The section that the slot met last, or bsa_no_section. Acquire: its header is visible. */
+static inline struct bsa_section *bsa_last_section(const struct bsa_slot *slot) {
+    return atomic_load_explicit(&slot->last_section, memory_order_acquire);
+}
+
+static inline void bsa_forget_last_section(struct bsa_slot *slot) {
+    atomic_store_explicit(&slot->last_section, (struct bsa_section *)&bsa_no_section,
+                          memory_order_relaxed);
+}
 
 /* Objects handed out and not taken back. */
 static inline uint64_t bsa_cache_live(const struct bsa_cache *cache) {
@@ -182,16 +192,18 @@ static inline unsigned bsa_cache_order(const struct bsa_space *space,
 void bsa_cache_add_slab(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab,
                         unsigned order);
 
-/* Frees the object at the address, in a slab that the cache owns; `page`, on which it lies, has
- * that word. NOT_ALLOCATED: no live one starts there. `*must_relist`: the caller calls
- * bsa_cache_relist next. */
+/* Frees the object at the address, in a slab that the cache owns; otherwise as bsa_slab_free_local,
+ * which see. `*head`: of its slab. Where bsa_slab_count_down(head) says so, bsa_cache_relist is
+ * next. */
 static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache,
                                                const struct bsa_section *section,
                                                struct bsa_page *page, uint64_t word,
-                                               uintptr_t address, bool *must_relist) {
+                                               uintptr_t address, uint64_t granule,
+                                               struct bsa_page **head) {
     struct bsa_object object;
 
-    if (BSA_UNLIKELY(bsa_slab_free_local(section, page, word, address, &object) != BSA_OK)) {
+    if (BSA_UNLIKELY(bsa_slab_free_local(section, page, word, address, granule, &object) !=
+                     BSA_OK)) {
         return BSA_NOT_ALLOCATED;
     }
     cache->taken_back++;
@@ -202,7 +214,7 @@ static BSA_FAST_PATH bsa_status bsa_cache_free(struct bsa_cache *cache,
         __builtin_prefetch((const void *)address, 1);
         *cache->top++ = object;
     }
-    *must_relist = object.page->relist_in == 0;
+    *head = object.page;
     return BSA_OK;
 }
 
@@ -225,6 +237,15 @@ bool bsa_cache_take_retired(struct bsa_space *space, struct bsa_cache *cache,
 
 /* Enlists a slab found in memory whose word names this cache; for bsa_rebuild. */
 void bsa_cache_adopt(struct bsa_space *space, struct bsa_cache *cache, struct bsa_slab slab);
+
+/* The slot's cache of that class. In a register, and left there: GCC would rather compute a sum for
+ * each field that is used. */
+static BSA_FAST_PATH struct bsa_cache *bsa_cache_at(struct bsa_slot *slot, unsigned class_index) {
+    struct bsa_cache *cache = &slot->caches[class_index];
+
+    __asm__("" : "+r"(cache));
+    return cache;
+}
 
 static inline struct bsa_cache *bsa_cache_of(struct bsa_space *space, uint64_t slab_word) {
     return &space->slots[bsa_word_slot(slab_word)].caches[bsa_word_class(slab_word)];

@@ -41,13 +41,33 @@ bsa_status bsa_free_untraced(struct bsa_root *root, unsigned number, uintptr_t a
 /* An object of the class, from the slot's cache. INVALID_PARAM: no such slot. */
 bsa_status bsa_object_alloc(struct bsa_root *root, unsigned number, unsigned class_index,
                             uintptr_t *address);
-/* Frees the object at the address; `page`, on which it lies, had that word. */
+/* Frees the object at the address; `page`, on which it lies, had that word, a slab's. */
 bsa_status bsa_object_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
                            struct bsa_page *page, uint64_t word, uintptr_t address);
-/* Frees an object of the cache, whose slot is the caller's own for now. `page`, on which the
- * address lies, has that word. */
-bsa_status bsa_object_free_own(struct bsa_root *root, struct bsa_cache *cache, uintptr_t address,
-                               struct bsa_section *section, struct bsa_page *page, uint64_t word);
+/* Why there is nothing to free at the address, which lies in a slab: it is no object's, or that one
+ * is free. */
+bsa_status bsa_no_live_object(const struct bsa_root *root, struct bsa_section *section,
+                              uintptr_t address);
+/* What the freeing of an object brings about where its slab may change its list. */
+bsa_status bsa_object_freed_rarely(struct bsa_root *root, struct bsa_section *section,
+                                   uintptr_t address);
+
+/* Frees an object of the cache, whose slot is the caller's own for now; see bsa_cache_free. */
+static BSA_FAST_PATH bsa_status bsa_object_free_own(struct bsa_root *root, struct bsa_cache *cache,
+                                                    struct bsa_section *section,
+                                                    struct bsa_page *page, uint64_t word,
+                                                    uintptr_t address, uint64_t granule) {
+    struct bsa_page *head;
+
+    bsa_poison_if_live(section, address, cache->object_size);
+    if (BSA_UNLIKELY(bsa_cache_free(cache, section, page, word, address, granule, &head) !=
+                     BSA_OK)) {
+        return bsa_no_live_object(root, section, address);
+    }
+    bsa_tally_remove(cache->counted_in, 1, cache->object_size);
+    return BSA_LIKELY(!bsa_slab_count_down(head)) ? BSA_OK
+                                                  : bsa_object_freed_rarely(root, section, address);
+}
 
 /* --- page_blocks.c --- */
 

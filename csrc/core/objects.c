@@ -78,12 +78,10 @@ bsa_status bsa_object_alloc(struct bsa_root *root, unsigned number, unsigned cla
     return *address == 0 ? BSA_NO_MEMORY : BSA_OK;
 }
 
-/* Why there is nothing to free at the address, in a slab: it is no object's, or that one is free.
- */
-static BSA_SLOW_PATH bsa_status no_live_object(const struct bsa_root *root,
-                                               struct bsa_section *section, uint64_t word,
-                                               uintptr_t address) {
+BSA_SLOW_PATH bsa_status bsa_no_live_object(const struct bsa_root *root,
+                                            struct bsa_section *section, uintptr_t address) {
     const struct bsa_class_table *classes = &root->space.classes;
+    uint64_t word = bsa_page_word(bsa_page_around(section, address));
     struct bsa_slab slab = bsa_slab_around(section, word, address);
     uint32_t index = bsa_slab_index_of(classes, slab, word, address);
 
@@ -92,15 +90,15 @@ static BSA_SLOW_PATH bsa_status no_live_object(const struct bsa_root *root,
                : BSA_INVALID_PARAM;
 }
 
-static BSA_APART bsa_status object_free_remote(struct bsa_root *root, struct bsa_section *section,
-                                               uint64_t word, uintptr_t address) {
+static BSA_APART bsa_status free_remote(struct bsa_root *root, struct bsa_section *section,
+                                        uint64_t word, uintptr_t address) {
     struct bsa_cache *owner = bsa_cache_of(&root->space, word);
     struct bsa_slab slab = bsa_slab_around(section, word, address);
     bool must_push;
 
     bsa_poison_if_live(section, address, owner->object_size);
     if (bsa_slab_free_remote(slab, address, &must_push) != BSA_OK) {
-        return no_live_object(root, section, word, address);
+        return bsa_no_live_object(root, section, address);
     }
     if (must_push) {
         bsa_cache_push_remote(owner, slab);
@@ -112,10 +110,11 @@ static BSA_APART bsa_status object_free_remote(struct bsa_root *root, struct bsa
     return BSA_OK;
 }
 
-/* What the freeing of an object brings about where its slab changes its list. */
-static BSA_APART bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache *cache,
-                                         struct bsa_section *section, uint64_t word,
-                                         uintptr_t address) {
+BSA_APART bsa_status bsa_object_freed_rarely(struct bsa_root *root, struct bsa_section *section,
+                                             uintptr_t address) {
+    uint64_t word = bsa_page_word(bsa_page_around(section, address));
+    struct bsa_cache *cache = bsa_cache_of(&root->space, word);
+
     bsa_cache_relist(&root->space, cache, bsa_slab_around(section, word, address));
     if (BSA_UNLIKELY(cache->retired.value != 0)) {
         bsa_give_back_retired(root, cache);
@@ -123,17 +122,16 @@ static BSA_APART bsa_status freed_rarely(struct bsa_root *root, struct bsa_cache
     return BSA_OK;
 }
 
-BSA_APART bsa_status bsa_object_free_own(struct bsa_root *root, struct bsa_cache *cache,
-                                         uintptr_t address, struct bsa_section *section,
-                                         struct bsa_page *page, uint64_t word) {
-    bool must_relist;
+/* Frees the object at the address, in a slab of the slot, which is the caller's own for now;
+ * `page`, on which it lies, has that word. */
+static bsa_status free_own(struct bsa_root *root, struct bsa_section *section,
+                           struct bsa_page *page, uint64_t word, uintptr_t address) {
+    uint64_t granule = bsa_granule_at(section, address);
 
-    bsa_poison_if_live(section, address, cache->object_size);
-    if (BSA_UNLIKELY(bsa_cache_free(cache, section, page, word, address, &must_relist) != BSA_OK)) {
-        return no_live_object(root, section, word, address);
-    }
-    bsa_tally_remove(cache->counted_in, 1, cache->object_size);
-    return BSA_LIKELY(!must_relist) ? BSA_OK : freed_rarely(root, cache, section, word, address);
+    return bsa_has_granule(section, granule)
+               ? bsa_object_free_own(root, bsa_cache_of(&root->space, word), section, page, word,
+                                     address, granule)
+               : bsa_no_live_object(root, section, address);
 }
 
 bsa_status bsa_object_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
@@ -143,14 +141,13 @@ bsa_status bsa_object_free(struct bsa_root *root, unsigned number, struct bsa_se
     bool locked;
 
     if (bsa_word_slot(word) != number) {
-        return object_free_remote(root, section, word, address);
+        return free_remote(root, section, word, address);
     }
     locked = bsa_enter_slot(root, slot);
     /* By now another thread of this slot may have freed the slab away; the list is not compared,
      * for it may have changed. */
     status = (uint32_t)bsa_page_word(page) == (uint32_t)word
-                 ? bsa_object_free_own(root, &slot->caches[bsa_word_class(word)], address, section,
-                                       page, word)
+                 ? free_own(root, section, page, word, address)
                  : BSA_NOT_ALLOCATED;
     bsa_leave_slot(root, slot, locked);
     return status;

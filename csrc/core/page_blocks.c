@@ -239,9 +239,9 @@ static BSA_FAST_PATH bool free_pages_fast(struct bsa_root *root, unsigned number
         return false;
     }
     slot = &root->space.slots[number];
-    section = atomic_load_explicit(&slot->last_section, memory_order_acquire);
+    section = bsa_last_section(slot);
     if (BSA_UNLIKELY(!atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) ||
-                     section == NULL || !bsa_heap_holds(section, address))) {
+                     !bsa_heap_holds(section, address))) {
         return false;
     }
     head = bsa_page_of(section, address);

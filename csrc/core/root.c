@@ -584,7 +584,7 @@ static void forget_section(struct bsa_root *root, const struct bsa_section *sect
     for (unsigned i = 0; i < root->space.slot_count; i++) {
         struct bsa_slot *slot = &root->space.slots[i];
 
-        atomic_store_explicit(&slot->last_section, NULL, memory_order_relaxed);
+        bsa_forget_last_section(slot);
         for (unsigned c = 0; c < root->space.classes.count; c++) {
             if (slot->caches[c].slab.section == section) {
                 slot->caches[c].slab.section = NULL;

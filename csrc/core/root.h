@@ -113,9 +113,9 @@ struct bsa_section *bsa_find_section_slow(const struct bsa_root *root, struct bs
 static inline struct bsa_section *bsa_find_section(const struct bsa_root *root,
                                                    struct bsa_slot *slot, uintptr_t address) {
     if (BSA_LIKELY(slot != NULL)) {
-        struct bsa_section *section =
-            atomic_load_explicit(&slot->last_section, memory_order_acquire);
-        if (BSA_LIKELY(section != NULL && bsa_heap_holds(section, address))) {
+        struct bsa_section *section = bsa_last_section(slot);
+
+        if (BSA_LIKELY(bsa_heap_holds(section, address))) {
             return section;
         }
     }

@@ -6,6 +6,8 @@
  * metadata. No locks: a section that is being made is nobody else's yet. */
 #include "section.h"
 
+const struct bsa_section bsa_no_section;
+
 static uint64_t bits_entry(const struct bsa_class_table *classes) {
     return 2 * (uint64_t)classes->bitmap_bytes;
 }
@@ -115,7 +117,8 @@ void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
     derived->page_shift = section->page_shift;
     derived->granule_shift =
         section->page_shift - bsa_log2_floor((uint64_t)section->bitmap_bytes * 8);
-    derived->granule_mask = ((uint32_t)1 << derived->granule_shift) - 1;
+    derived->granules_shift = derived->page_shift - derived->granule_shift;
+    derived->granules = derived->heap_size >> derived->granule_shift;
     derived->pages = (struct bsa_page *)first_entry(section, 0, sizeof(struct bsa_page));
     derived->bits = (struct bsa_bits *)first_entry(section, 1, 2 * (uint64_t)section->bitmap_bytes);
 }

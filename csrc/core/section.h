@@ -50,14 +50,15 @@ struct bsa_directory_node {
 struct bsa_section_derived {
     /* Where this process finds things: all that freeing asks of a section, in one cache line. */
     _Alignas(BSA_CACHE_LINE) uintptr_t heap_start;
-    uint64_t heap_size;     /* bytes */
+    uint64_t granules;      /* of the heap */
     struct bsa_page *pages; /* the entries of page 0 */
     struct bsa_bits *bits;
+    uint64_t heap_size;                 /* bytes */
     uint32_t page_shift, granule_shift; /* log2 of the bytes of a page, and of a granule */
-    uint32_t granule_mask;
-    uint32_t base;  /* number of page 0 in the root */
-    uint32_t index; /* in order of registration */
-    uint32_t flags; /* enum bsa_section_flags */
+    uint32_t granules_shift;            /* log2 of the granules of a page */
+    uint32_t base;                      /* number of page 0 in the root */
+    uint32_t index;                     /* in order of registration */
+    uint32_t flags;                     /* enum bsa_section_flags */
 
     bsa_page_no free_list[BSA_MAX_ORDER + 1];
     uint32_t free_count[BSA_MAX_ORDER + 1];
@@ -95,6 +96,9 @@ struct bsa_section {
     struct bsa_section_derived derived;
     struct bsa_directory_node room; /* lent to the directory of whoever manages the section */
 };
+
+/* One without a heap: it holds no address, and has no granule. */
+extern const struct bsa_section bsa_no_section;
 
 /* What a section would look like. */
 struct bsa_layout {
@@ -143,8 +147,7 @@ static inline uint64_t bsa_word_at(const struct bsa_section *section, bsa_page_i
 
 /* The first words of the page's bitmaps. */
 static inline struct bsa_bits *bsa_bits_at(const struct bsa_section *section, bsa_page_index page) {
-    return section->derived.bits +
-           ((uint64_t)page << (section->derived.page_shift - section->derived.granule_shift) >> 6);
+    return section->derived.bits + ((uint64_t)page << section->derived.granules_shift >> 6);
 }
 
 static inline uintptr_t bsa_heap_start(const struct bsa_section *section) {
@@ -171,8 +174,25 @@ static inline bsa_page_index bsa_page_of(const struct bsa_section *section, uint
 /* The entry of that page. */
 static inline struct bsa_page *bsa_page_around(const struct bsa_section *section,
                                                uintptr_t address) {
-    return section->derived.pages +
-           ((address - bsa_heap_start(section)) >> section->derived.page_shift);
+    return bsa_page_at(section, bsa_page_of(section, address));
+}
+
+/* Number of the granule that starts at the address. Its bit is that of this number modulo 64 in the
+ * words of this number / 64, counted from those of page 0. Where no granule of the heap starts, the
+ * number is none of them, and beyond `derived.granules`: what is left of an address amid a granule
+ * turns up in the highest bits. */
+static inline uint64_t bsa_granule_at(const struct bsa_section *section, uintptr_t address) {
+    return bsa_rotate_right(address - bsa_heap_start(section), section->derived.granule_shift);
+}
+
+static inline bool bsa_has_granule(const struct bsa_section *section, uint64_t granule) {
+    return granule < section->derived.granules;
+}
+
+/* The entry of the page of that granule, which the heap has. */
+static inline struct bsa_page *bsa_page_of_granule(const struct bsa_section *section,
+                                                   uint64_t granule) {
+    return section->derived.pages + (granule >> section->derived.granules_shift);
 }
 
 static inline bsa_page_no bsa_number_of(const struct bsa_section *section, bsa_page_index index) {

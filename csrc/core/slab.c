@@ -99,13 +99,18 @@ static bool set_remote_bit(struct bsa_bits *bits, uint64_t bit, uint64_t *before
 }
 
 bsa_status bsa_slab_free_remote(struct bsa_slab slab, uintptr_t address, bool *must_push) {
-    uint64_t granule = bsa_granule_of(slab.section, address), bit = (uint64_t)1 << granule % 64;
-    struct bsa_bits *bits = slab.section->derived.bits + granule / 64;
-    uint64_t word_bit = (uint64_t)1 << (bits - bsa_slab_bits(slab)), before;
+    uint64_t granule = bsa_granule_at(slab.section, address), bit = (uint64_t)1 << granule % 64;
+    uint64_t word_bit, before;
+    struct bsa_bits *bits;
     bsa_status status = BSA_OK;
 
     *must_push = false;
-    if (!bsa_starts_granule(slab.section, address) || !set_remote_bit(bits, bit, &before)) {
+    if (!bsa_has_granule(slab.section, granule)) {
+        return BSA_NOT_ALLOCATED;
+    }
+    bits = slab.section->derived.bits + granule / 64;
+    word_bit = (uint64_t)1 << (bits - bsa_slab_bits(slab));
+    if (!set_remote_bit(bits, bit, &before)) {
         return BSA_NOT_ALLOCATED;
     }
     if (before != 0) {

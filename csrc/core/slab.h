@@ -61,16 +61,6 @@ void bsa_slab_create(const struct bsa_class_table *classes, struct bsa_slab slab
 /* Makes the slab, all of it free, a block again that its giver may free. */
 void bsa_slab_destroy(struct bsa_slab slab);
 
-/* Number of the granule that holds the address. Its bit is that of this number modulo 64 in the
- * words of this number / 64, counted from those of page 0. */
-static inline uint64_t bsa_granule_of(const struct bsa_section *section, uintptr_t address) {
-    return (address - bsa_heap_start(section)) >> section->derived.granule_shift;
-}
-
-static inline bool bsa_starts_granule(const struct bsa_section *section, uintptr_t address) {
-    return ((uint32_t)address & section->derived.granule_mask) == 0;
-}
-
 /* Objects of those 64 that are live on both sides. */
 static inline uint64_t bsa_live_bits(const struct bsa_bits *bits) {
     return atomic_load_explicit(&bits->live, memory_order_relaxed) &
@@ -79,9 +69,9 @@ static inline uint64_t bsa_live_bits(const struct bsa_bits *bits) {
 
 /* Whether a live object starts at the address, which lies in a slab of the section. */
 static inline bool bsa_slab_is_live(const struct bsa_section *section, uintptr_t address) {
-    uint64_t granule = bsa_granule_of(section, address);
+    uint64_t granule = bsa_granule_at(section, address);
 
-    return bsa_starts_granule(section, address) &&
+    return bsa_has_granule(section, granule) &&
            (bsa_live_bits(section->derived.bits + granule / 64) >> granule % 64 & 1) != 0;
 }
 
@@ -125,26 +115,29 @@ static BSA_FAST_PATH uint64_t bsa_object_bit(const struct bsa_object *object,
     return (uint64_t)1 << (object->address >> granule_shift) % 64;
 }
 
-/* The owner's free of the object at the address, if a live one starts there; else NOT_ALLOCATED.
- * `page`, on which the address lies, is a slab's and has that word. */
+/* The owner's free of the object at the address, where that granule of the heap starts, if a live
+ * one starts there; else NOT_ALLOCATED. `page`, on which the address lies, is a slab's and has that
+ * word. bsa_slab_count_down must follow. */
 static BSA_FAST_PATH bsa_status bsa_slab_free_local(const struct bsa_section *section,
                                                     struct bsa_page *page, uint64_t word,
-                                                    uintptr_t address, struct bsa_object *object) {
-    uint64_t granule = bsa_granule_of(section, address);
+                                                    uintptr_t address, uint64_t granule,
+                                                    struct bsa_object *object) {
     struct bsa_bits *bits = section->derived.bits + granule / 64;
     uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
     uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_relaxed);
 
     /* Relaxed: a first free that happened before this one is visible in either word anyway. */
-    granule %= 64;
-    if (BSA_UNLIKELY(((live & ~remote) >> granule & 1) == 0 ||
-                     !bsa_starts_granule(section, address))) {
+    if (BSA_UNLIKELY(((live & ~remote) >> granule % 64 & 1) == 0)) {
         return BSA_NOT_ALLOCATED;
     }
-    atomic_store_explicit(&bits->live, live & ~((uint64_t)1 << granule), memory_order_relaxed);
+    atomic_store_explicit(&bits->live, live & ~((uint64_t)1 << granule % 64), memory_order_relaxed);
     *object = (struct bsa_object){address, page - bsa_word_back(word), bits};
-    object->page->relist_in--;
     return BSA_OK;
+}
+
+/* Counts an object freed in the slab with that head. True: it may have to change its list. */
+static BSA_FAST_PATH bool bsa_slab_count_down(struct bsa_page *head) {
+    return --head->relist_in == 0;
 }
 
 /* Another slot's free: steps 1 to 3. `*must_push`: step 4 is the caller's to do. NOT_ALLOCATED:

@@ -122,11 +122,11 @@ static bsa_status layer_free(struct layer *layer, struct bsa_cache *cache, uintp
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, address, &index);
     struct bsa_page *page = bsa_page_around(layer->section, address);
-    bool must_relist;
+    uint64_t granule = bsa_granule_at(layer->section, address);
     bsa_status status =
-        bsa_cache_free(cache, layer->section, page, bsa_page_word(page), address, &must_relist);
+        bsa_cache_free(cache, layer->section, page, bsa_page_word(page), address, granule, &page);
 
-    if (status == BSA_OK && must_relist) {
+    if (status == BSA_OK && bsa_slab_count_down(page)) {
         bsa_cache_relist(&layer->space, cache, slab);
     }
     return status;
@@ -730,8 +730,7 @@ static void a_named_slab_is_kept_until_it_has_been_pushed(void) {
 static void name_as_a_double_free_does(struct layer *layer, uintptr_t object) {
     uint32_t index;
     struct bsa_slab slab = slab_at(layer, object, &index);
-
-    uint64_t granule = bsa_granule_of(layer->section, object);
+    uint64_t granule = bsa_granule_at(layer->section, object);
     struct bsa_bits *bits = layer->section->derived.bits + granule / 64;
 
     atomic_fetch_or(&bits->remote, 1ULL << granule % 64);
