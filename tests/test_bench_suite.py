@@ -139,6 +139,11 @@ def test_a_goal_is_met_missed_or_not_measured():
     assert "not measured" in goals.as_table(None, [less])[-1]
 
 
+def test_a_goal_that_is_nearly_met_says_by_how_much_it_is_not():
+    nearly = goals.Goal("nearly", 0.89, lambda results: Series((0.8879,)), at_least=True)
+    assert goals.as_table(True, [nearly])[-1].endswith("0.89 | NOT MET, by 0.002 |")
+
+
 # ---- Instructions, and the page ----
 
 

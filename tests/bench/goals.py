@@ -42,7 +42,15 @@ def _row(results, goal):
     limit = f"{'at least' if goal.at_least else 'at most'} {short(goal.limit)}"
     if series is None or not series.present:
         return [goal.name, limit, "-", "not measured"]
-    return [goal.name, limit, figure(series), "met" if goal.is_met(series) else "NOT MET"]
+    return [goal.name, limit, figure(series), _verdict(goal, series)]
+
+
+def _verdict(goal, series):
+    if goal.is_met(series):
+        return "met"
+    missed_by = abs(series.median - goal.limit)
+    looks_met = short(series.median) == short(goal.limit)
+    return f"NOT MET, by {missed_by:.1g}" if looks_met else "NOT MET"
 
 
 # ---- The goals ----
