@@ -113,7 +113,7 @@ static BSA_APART bsa_status alloc_next(struct bsa_root *root, unsigned number, s
                                        uintptr_t *address) {
     struct bsa_cache *cache = cache_at_hand(root, number, size);
 
-    if (cache != NULL && bsa_cache_next_row(&root->space, cache)) {
+    if (BSA_LIKELY(cache != NULL) && bsa_cache_next_row(&root->space, cache)) {
         *address = counted(root, cache, bsa_cache_take_row(cache));
         return BSA_OK;
     }

@@ -91,7 +91,7 @@ static void set_current(struct bsa_space *space, struct bsa_cache *cache, struct
          cache->empty.value != 0 ? capacity_of(space, slab) : BSA_NEVER_RELISTED);
     cache->slab = slab;
     cache->page = bsa_slab_page(slab);
-    cache->word = 0;
+    cache->word = cache->first = 0;
     cache->row = 0;
 }
 
@@ -235,25 +235,27 @@ void bsa_cache_drain(struct bsa_space *space, struct bsa_cache *cache) {
 
 bool bsa_cache_next_row(const struct bsa_space *space, struct bsa_cache *cache) {
     const struct bsa_class *class = &space->classes.classes[cache->class_index];
+    struct bsa_starts at = {class, cache->word, cache->first, 0};
     struct bsa_bits *bits;
-    struct bsa_starts at;
+    uint32_t word;
     uint64_t free;
 
     if (cache->page == NULL || bsa_free_count(cache->page) == 0) {
         return false;
     }
+    at.end = class->capacity[bsa_word_order(bsa_page_word(cache->page))] * class->step;
     bits = bsa_slab_bits(cache->slab);
-    at = bsa_starts_in(class, bsa_word_order(bsa_page_word(cache->page)), cache->word);
-    /* Behind the last word, where no object starts, there may be nothing to read. */
-    while (at.bits == 0 || (free = at.bits & ~atomic_load_explicit(&bits[at.word].live,
-                                                                   memory_order_relaxed)) == 0) {
+    do {
+        word = at.word;
+        free = bsa_starts_bits(&at) & ~atomic_load_explicit(&bits[word].live, memory_order_relaxed);
         bsa_starts_next(&at);
-    }
-    cache->word = at.word + 1;
+    } while (free == 0);
     cache->row = free;
-    cache->bits = &bits[at.word];
+    cache->bits = &bits[word];
     cache->base = bsa_page_address(cache->slab.section, cache->slab.head) +
-                  ((uintptr_t)at.word * 64 << cache->granule_shift);
+                  ((uintptr_t)word * 64 << cache->granule_shift);
+    cache->word = at.word;
+    cache->first = at.first;
     return true;
 }
 

@@ -50,11 +50,11 @@ struct bsa_cache {
     struct bsa_object *top; /* of the objects remembered in `freed`: behind the last */
     uint32_t object_size;
     uint32_t granule_shift;
-    uint32_t word;         /* of the current slab's bitmap, where objects are looked for next */
-    uint64_t row;          /* bits of the objects that are to be taken next */
-    struct bsa_bits *bits; /* their word */
-    uintptr_t base;        /* address of its first granule */
-    struct bsa_page *page; /* of the current slab's head; NULL: there is none */
+    uint32_t word, first;         /* struct bsa_starts: where the next row is looked for */
+    uint64_t row;                 /* bits of the objects that are to be taken next */
+    struct bsa_bits *bits;        /* their word */
+    uintptr_t base;               /* address of its first granule */
+    struct bsa_page *page;        /* of the current slab's head; NULL: there is none */
     struct bsa_tally *counted_in; /* its slot's tally, or the one for all */
     uint64_t total;               /* objects handed out, ever */
     uint64_t taken_back;          /* of those, freed locally or drained */

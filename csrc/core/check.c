@@ -191,9 +191,10 @@ static bool bitmaps_are_valid(const struct checker *checker, struct bsa_slab sla
     for (uint32_t w = 0; w < bsa_bitmap_words(classes, order); w++) {
         uint64_t l = atomic_load_explicit(&bits[w].live, memory_order_relaxed);
         uint64_t r = atomic_load_explicit(&bits[w].remote, memory_order_relaxed);
-        uint64_t starts = bsa_starts_in(&classes->classes[bsa_word_class(word)], order, w).bits;
+        struct bsa_starts at = bsa_starts_in(&classes->classes[bsa_word_class(word)], order, w);
 
-        HOLDS(((l | r) & ~starts) == 0, slab.head, "bitmaps have bits where objects start alone");
+        HOLDS(((l | r) & ~bsa_starts_bits(&at)) == 0, slab.head,
+              "bitmaps have bits where objects start alone");
         HOLDS((r & ~l) == 0, slab.head, "an object is freed from one side");
         live += bsa_popcount(l);
         *remote_words |= (uint64_t)(r != 0) << w;
@@ -310,25 +311,46 @@ static bool remote_stack_is_valid(struct checker *checker, const struct bsa_cach
     return true;
 }
 
-static bool row_is_valid(const struct checker *checker, const struct bsa_cache *cache) {
-    const struct bsa_class_table *classes = &checker->root->space.classes;
-    unsigned order = bsa_word_order(bsa_page_word(cache->page));
-    struct bsa_starts at;
+/* Whether the search for the next row goes on at a word in which objects start. */
+static bool place_is_valid(const struct bsa_class *class, unsigned order,
+                           const struct bsa_cache *cache) {
+    struct bsa_starts at = bsa_starts_in(class, order, cache->word);
 
-    HOLDS(cache->word <= bsa_bitmap_words(classes, order) && (cache->row == 0 || cache->word > 0),
+    return cache->first == at.first && bsa_starts_bits(&at) != 0;
+}
+
+/* `at`: the place of the row, which is not empty. */
+static bool row_is_valid(const struct checker *checker, const struct bsa_cache *cache,
+                         struct bsa_starts at) {
+    unsigned shift = checker->root->space.classes.granule_shift;
+
+    HOLDS(cache->base == bsa_page_address(cache->slab.section, cache->slab.head) +
+                             ((uintptr_t)at.word * 64 << shift),
           cache->slab.head, "the cache's copies are those of its current slab");
+    HOLDS((cache->row & bsa_starts_bits(&at) &
+           ~atomic_load_explicit(&cache->bits->live, memory_order_relaxed)) == cache->row,
+          cache->slab.head, "a row holds free objects");
+    bsa_starts_next(&at);
+    HOLDS(cache->word == at.word && cache->first == at.first, cache->slab.head,
+          "the next row is looked for behind the last one");
+    return true;
+}
+
+/* The row of a cache that has a current slab. */
+static bool search_is_valid(const struct checker *checker, const struct bsa_cache *cache) {
+    const struct bsa_class_table *classes = &checker->root->space.classes;
+    const struct bsa_class *class = &classes->classes[cache->class_index];
+    unsigned order = bsa_word_order(bsa_page_word(cache->page));
+    uint64_t word = (uint64_t)(cache->bits - bsa_slab_bits(cache->slab));
+
+    HOLDS(place_is_valid(class, order, cache), cache->slab.head,
+          "the next row is looked for where objects start");
     if (cache->row == 0) {
         return true;
     }
-    at = bsa_starts_in(&classes->classes[cache->class_index], order, cache->word - 1);
-    HOLDS(cache->bits == bsa_slab_bits(cache->slab) + at.word &&
-              cache->base == bsa_page_address(cache->slab.section, cache->slab.head) +
-                                 ((uintptr_t)at.word * 64 << classes->granule_shift),
-          cache->slab.head, "the cache's copies are those of its current slab");
-    HOLDS((cache->row & at.bits &
-           ~atomic_load_explicit(&cache->bits->live, memory_order_relaxed)) == cache->row,
-          cache->slab.head, "a row holds free objects");
-    return true;
+    HOLDS(word < bsa_bitmap_words(classes, order), cache->slab.head,
+          "the cache's copies are those of its current slab");
+    return row_is_valid(checker, cache, bsa_starts_in(class, order, (uint32_t)word));
 }
 
 static bool current_is_valid(struct checker *checker, const struct bsa_cache *cache) {
@@ -348,7 +370,7 @@ static bool current_is_valid(struct checker *checker, const struct bsa_cache *ca
     HOLDS(cache->page->relist_at == (cache->empty.value != 0 ? capacity : BSA_NEVER_RELISTED),
           cache->slab.head, "a slab changes its list at the right count");
     checker->left.by_list[BSA_SLAB_CURRENT]--;
-    return row_is_valid(checker, cache);
+    return search_is_valid(checker, cache);
 }
 
 static bool empty_is_valid(struct checker *checker, const struct bsa_cache *cache) {

@@ -93,34 +93,13 @@ unsigned bsa_class_for(const struct bsa_class_table *table, size_t size, size_t 
     return index;
 }
 
-/* Its bits, from the other fields. */
-static uint64_t bits_of(const struct bsa_starts *at) {
-    uint32_t rest = at->end > at->word * 64 ? at->end - at->word * 64 : 0;
-    uint64_t bits = at->first >= 64 ? 0 : at->class->starts << at->first;
-
-    return rest >= 64 ? bits : bits & (((uint64_t)1 << rest) - 1);
-}
-
 struct bsa_starts bsa_starts_in(const struct bsa_class *class, unsigned order, uint32_t word) {
     uint32_t past = word * 64 % class->step;
-    struct bsa_starts at = {
-        .class = class, .word = word, .end = class->capacity[order] * class->step};
 
-    at.first = past == 0 ? 0 : class->step - past;
-    at.bits = bits_of(&at);
-    return at;
-}
-
-void bsa_starts_next(struct bsa_starts *at) {
-    uint32_t rest = at->class->rest;
-
-    at->first += at->first < rest ? at->class->step - rest : 0U - rest;
-    at->word += 1 + at->first / 64;
-    at->first %= 64;
-    if (at->word * 64 + at->first >= at->end) {
-        at->word = at->first = 0;
-    }
-    at->bits = bits_of(at);
+    return (struct bsa_starts){.class = class,
+                               .word = word,
+                               .first = past == 0 ? 0 : class->step - past,
+                               .end = class->capacity[order] * class->step};
 }
 
 uint64_t bsa_class_table_hash(const struct bsa_class_table *table) {

@@ -63,20 +63,36 @@ static inline uint32_t bsa_bitmap_words(const struct bsa_class_table *table, uns
     return table->bitmap_bytes / 8 << order;
 }
 
-/* The bits at which objects start, word after word of a slab's bitmaps. */
+/* Where objects start, word after word of a slab's bitmaps. */
 struct bsa_starts {
     const struct bsa_class *class;
     uint32_t word;
     uint32_t first; /* granules from the word's start to the first object that starts there or after
                      */
     uint32_t end;   /* granules from the slab's start to the end of its last object */
-    uint64_t bits;  /* of this word */
 };
 
-/* Those of word `word` of a slab of the class and order. */
+/* Those in word `word` of a slab of the class and order. */
 struct bsa_starts bsa_starts_in(const struct bsa_class *class, unsigned order, uint32_t word);
 
-/* Those of the next word that has any; after the last one, of word 0. O(1). */
-void bsa_starts_next(struct bsa_starts *starts);
+/* Their bits; 0: no object starts in the word. */
+static inline uint64_t bsa_starts_bits(const struct bsa_starts *at) {
+    uint32_t rest = at->end > at->word * 64 ? at->end - at->word * 64 : 0;
+    uint64_t bits = at->first >= 64 ? 0 : at->class->starts << at->first;
+
+    return rest >= 64 ? bits : bits & (((uint64_t)1 << rest) - 1);
+}
+
+/* Goes to the next word that has any; after the last one, to word 0. O(1). */
+static inline void bsa_starts_next(struct bsa_starts *at) {
+    uint32_t rest = at->class->rest;
+
+    at->first += at->first < rest ? at->class->step - rest : 0U - rest;
+    at->word += 1 + at->first / 64;
+    at->first %= 64;
+    if (at->word * 64 + at->first >= at->end) {
+        at->word = at->first = 0;
+    }
+}
 
 #endif

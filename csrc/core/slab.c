@@ -172,7 +172,8 @@ void bsa_slab_rebuild(const struct bsa_class_table *classes, struct bsa_slab sla
 
     atomic_store_explicit(&page->summary, 0, memory_order_relaxed);
     for (uint32_t w = 0; w < bsa_bitmap_words(classes, bsa_word_order(was)); w++) {
-        uint64_t starts = bsa_starts_in(class, bsa_word_order(was), w).bits;
+        struct bsa_starts at = bsa_starts_in(class, bsa_word_order(was), w);
+        uint64_t starts = bsa_starts_bits(&at);
 
         take_word(&bits[w], &overlaps);
         starts &= atomic_load_explicit(&bits[w].live, memory_order_relaxed);

@@ -408,11 +408,14 @@ static void damaged_remote_stacks_are_named(void) {
 static void a_current_slabs_copies_that_are_wrong_are_named(void) {
     struct patient patient = admit();
     const char *copies = "the cache's copies are those of its current slab";
+    const char *place = "the next row is looked for where objects start";
 
     EXPECT(patient.cache->row != 0);
     DAMAGED(patient.cache->base, patient.cache->base + 256, copies);
-    DAMAGED(patient.cache->word, patient.cache->word + 1, copies);
-    DAMAGED(patient.cache->word, 64, copies);
+    DAMAGED(patient.cache->word, patient.cache->word + 1,
+            "the next row is looked for behind the last one");
+    DAMAGED(patient.cache->word, 64, place);
+    DAMAGED(patient.cache->first, patient.cache->first + 1, place);
     DAMAGED(patient.cache->bits, bsa_bits_at(patient.section, patient.full), copies);
     DAMAGED(patient.cache->row, patient.cache->row | 1, "a row holds free objects");
     DAMAGED(patient.cache->row, patient.cache->row << 1, "a row holds free objects");

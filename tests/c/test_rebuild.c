@@ -98,7 +98,7 @@ static void wipe_root(struct bsa_root *root) {
             cache->page = (struct bsa_page *)(uintptr_t)0xeeeeeeeeeeeeeee0;
             cache->base = 0xeeeeeeee;
             cache->bits = (struct bsa_bits *)(uintptr_t)0xeeeeeeeeeeeeeee0;
-            cache->row = cache->word = 0xeeeeeeee;
+            cache->row = cache->word = cache->first = 0xeeeeeeee;
             cache->top = cache->freed + 3;
             cache->first_partial.value = cache->last_partial.value = 0xeeeeeeee;
             cache->empty.value = cache->retired.value = 0xeeeeeeee;

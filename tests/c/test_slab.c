@@ -276,18 +276,19 @@ static void the_starts_of_a_slab_are_those_of_its_objects(void) {
                 continue;
             }
             for (uint32_t w = 0; w < bsa_bitmap_words(&table, order); w++) {
-                EXPECT_EQUAL(wanted[w], bsa_starts_in(class, order, w).bits);
+                at = bsa_starts_in(class, order, w);
+                EXPECT_EQUAL(wanted[w], bsa_starts_bits(&at));
             }
             at = bsa_starts_in(class, order, 0);
             for (uint32_t w = 0; w < bsa_bitmap_words(&table, order); w++) {
                 if (wanted[w] != 0) {
                     EXPECT_EQUAL(w, at.word);
-                    EXPECT_EQUAL(wanted[w], at.bits);
+                    EXPECT_EQUAL(wanted[w], bsa_starts_bits(&at));
                     bsa_starts_next(&at);
                 }
             }
             EXPECT_EQUAL(0, at.word);
-            EXPECT_EQUAL(wanted[0], at.bits);
+            EXPECT_EQUAL(wanted[0], bsa_starts_bits(&at));
         }
     }
 }
