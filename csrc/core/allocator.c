@@ -38,36 +38,6 @@ bsa_status bsa_finish_alloc(struct bsa_root *root, unsigned slot, size_t size, u
     return BSA_OK;
 }
 
-bsa_status bsa_alloc_untraced(struct bsa_root *root, unsigned slot, size_t size, size_t align,
-                              uintptr_t *address) {
-    unsigned class_index = bsa_class_for(&root->space.classes, size, align);
-    struct bsa_page_request request;
-
-    if (class_index < BSA_CLASSES) {
-        return bsa_object_alloc(root, slot, class_index, address);
-    }
-    if (!bsa_request_for_size(root, size, align, &request)) {
-        return BSA_NO_MEMORY;
-    }
-    return bsa_page_block_alloc(root, slot, &request, address);
-}
-
-static BSA_APART bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
-                                          size_t align, unsigned flags, uintptr_t *address) {
-    bsa_status status;
-
-    if ((align != 0 && !bsa_is_power_of_two(align)) || (flags & ~(unsigned)BSA_ZERO) != 0 ||
-        ((flags & BSA_ZERO) != 0 && bsa_any_heap_is_not_memory(root))) {
-        return BSA_INVALID_PARAM;
-    }
-    if (!bsa_is_initialized(root)) {
-        return BSA_NOT_INITIALIZED;
-    }
-    *address = 0;
-    status = bsa_alloc_untraced(root, slot, size, align, address);
-    return bsa_finish_alloc(root, slot, size, flags, status, *address);
-}
-
 static BSA_APART uintptr_t raise_peaks(struct bsa_tally *tally, uintptr_t taken) {
     bsa_tally_raise(tally);
     return taken;
@@ -108,6 +78,37 @@ static BSA_FAST_PATH bool has_object_at_hand(const struct bsa_cache *cache) {
            (BSA_LIKELY(bsa_cache_remembers(cache)) || BSA_LIKELY(cache->row != 0));
 }
 
+/* An object or a page block, the long way. */
+static bsa_status alloc_sized(struct bsa_root *root, unsigned slot, size_t size, size_t align,
+                              uintptr_t *address) {
+    unsigned class_index = bsa_class_for(&root->space.classes, size, align);
+    struct bsa_page_request request;
+
+    if (class_index < BSA_CLASSES) {
+        return bsa_object_alloc(root, slot, class_index, address);
+    }
+    if (!bsa_request_for_size(root, size, align, &request)) {
+        return BSA_NO_MEMORY;
+    }
+    return bsa_page_block_alloc(root, slot, &request, address);
+}
+
+static BSA_APART bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
+                                          size_t align, unsigned flags, uintptr_t *address) {
+    bsa_status status;
+
+    if ((align != 0 && !bsa_is_power_of_two(align)) || (flags & ~(unsigned)BSA_ZERO) != 0 ||
+        ((flags & BSA_ZERO) != 0 && bsa_any_heap_is_not_memory(root))) {
+        return BSA_INVALID_PARAM;
+    }
+    if (!bsa_is_initialized(root)) {
+        return BSA_NOT_INITIALIZED;
+    }
+    *address = 0;
+    status = alloc_sized(root, slot, size, align, address);
+    return bsa_finish_alloc(root, slot, size, flags, status, *address);
+}
+
 /* Where no object is at hand: the next row of the current slab, or the long way. */
 static BSA_APART bsa_status alloc_next(struct bsa_root *root, unsigned number, size_t size,
                                        uintptr_t *address) {
@@ -133,6 +134,17 @@ bsa_status bsa_alloc_on(struct bsa_root *root, unsigned number, size_t size, siz
     }
     *address = object_at_hand(root, cache);
     return BSA_OK;
+}
+
+bsa_status bsa_alloc_untraced(struct bsa_root *root, unsigned number, size_t size,
+                              uintptr_t *address) {
+    struct bsa_cache *cache = cache_at_hand(root, number, size);
+
+    if (BSA_LIKELY(has_object_at_hand(cache))) {
+        *address = object_at_hand(root, cache);
+        return BSA_OK;
+    }
+    return alloc_sized(root, number, size, 0, address);
 }
 
 static BSA_APART uintptr_t malloc_next(struct bsa_root *root, unsigned number, size_t size) {

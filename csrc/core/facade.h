@@ -30,9 +30,8 @@ bsa_status bsa_failed(struct bsa_root *root, unsigned slot, bsa_status status);
 /* What every kind of allocation ends with: counts a failure, or clears and traces. */
 bsa_status bsa_finish_alloc(struct bsa_root *root, unsigned slot, size_t size, unsigned flags,
                             bsa_status status, uintptr_t address);
-/* As bsa_alloc_on and bsa_free_on; `align` is a power of two, or 0. No trace, no failure counted.
- */
-bsa_status bsa_alloc_untraced(struct bsa_root *root, unsigned slot, size_t size, size_t align,
+/* As bsa_alloc_on and bsa_free_on; no trace, no failure counted. */
+bsa_status bsa_alloc_untraced(struct bsa_root *root, unsigned number, size_t size,
                               uintptr_t *address);
 bsa_status bsa_free_untraced(struct bsa_root *root, unsigned number, uintptr_t address);
 

@@ -4,16 +4,33 @@
  * O(1), and the copy. Locking: that of each single operation. */
 #include "facade.h"
 
+/* What lives at the address: of an object, what is most often asked about, address, size and kind;
+ * errors as bsa_lookup's. */
+static bsa_status find_old(const struct bsa_root *root, struct bsa_slot *slot, uintptr_t address,
+                           struct bsa_allocation *old) {
+    struct bsa_section *section = bsa_find_section(root, slot, address);
+
+    if (BSA_LIKELY(section != NULL)) {
+        uint64_t word = bsa_word_at(section, bsa_page_of(section, address));
+
+        if (BSA_LIKELY(bsa_word_state(word) == BSA_SLAB && bsa_slab_is_live(section, address))) {
+            *old = (struct bsa_allocation){
+                .address = address,
+                .usable_size = root->space.classes.classes[bsa_word_class(word)].size,
+                .kind = BSA_KIND_OBJECT,
+            };
+            return BSA_OK;
+        }
+    }
+    return bsa_lookup(root, address, old);
+}
+
 /* Whether an object of `old` bytes should serve `size`: it fits, and would not waste half of
  * itself. */
 static bool object_serves(const struct bsa_root *root, size_t old, size_t size) {
-    unsigned class_index;
+    const struct bsa_class_table *classes = &root->space.classes;
 
-    if (size > old) {
-        return false;
-    }
-    class_index = bsa_class_for(&root->space.classes, size, 0);
-    return class_index >= BSA_CLASSES || bsa_class_size(class_index) > old / 2;
+    return size <= old && classes->classes[bsa_class_at_hand(classes, size)].size > old / 2;
 }
 
 static bsa_status resize_in_place(struct bsa_root *root, const struct bsa_allocation *old,
@@ -40,7 +57,8 @@ static bsa_status shrink_where_it_is(struct bsa_root *root, const struct bsa_all
 }
 
 static bool is_memory(const struct bsa_root *root, uintptr_t address) {
-    return (bsa_find_section(root, NULL, address)->derived.flags & BSA_NOT_MEMORY) == 0;
+    return !bsa_any_heap_is_not_memory(root) ||
+           (bsa_find_section(root, NULL, address)->derived.flags & BSA_NOT_MEMORY) == 0;
 }
 
 /* A new allocation with the bytes of the old one, which stays. */
@@ -48,7 +66,7 @@ static bsa_status copy_to_new(struct bsa_root *root, unsigned slot,
                               const struct bsa_allocation *old, size_t size, uintptr_t *address) {
     size_t kept = size < old->usable_size ? size : old->usable_size;
     uintptr_t moved;
-    bsa_status status = bsa_alloc_untraced(root, slot, size, 0, &moved);
+    bsa_status status = bsa_alloc_untraced(root, slot, size, &moved);
 
     if (status != BSA_OK) {
         return status;
@@ -66,7 +84,7 @@ static bsa_status copy_to_new(struct bsa_root *root, unsigned slot,
 static bsa_status resize_or_copy(struct bsa_root *root, unsigned slot, uintptr_t old, size_t size,
                                  uintptr_t *address) {
     struct bsa_allocation was;
-    bsa_status status = bsa_lookup(root, old, &was);
+    bsa_status status = find_old(root, bsa_slot_of(root, slot), old, &was);
 
     if (status != BSA_OK) {
         return status;
