@@ -6,6 +6,7 @@ from bsa.progress import Progress
 from bsa.study import study
 from bsa.trace import Trace
 from bsa.units import counted, format_size, percent
+from bsa.views.tightest import tightest
 
 
 def report(trace, name, picture_file=None, **heap):
@@ -71,6 +72,8 @@ def _loss_rows(study):
         f"{study.internal_loss} of the pages held: {percent(rounding, peak.held)} by "
         f"rounding, {percent(slack, peak.held)} unused in slabs"
     )
+    for name, loss in zip(["  lost most", "", ""], _losses(peak.timeline)):
+        yield name, f"{format_size(loss.size)}: {loss.what} ({loss.how_many})"
     yield "external loss", (
         f"{study.external_loss} of the free memory: of {format_size(peak.free)} the largest block "
         f"has {format_size(peak.largest_free)}"
@@ -80,6 +83,12 @@ def _loss_rows(study):
         for order, size in plot.telling_blocks(peak.timeline)
     ]
     yield "  unusable index", ", ".join(indices)
+
+
+def _losses(timeline):
+    """At its end, the largest first; none if there is no room for another such heap."""
+    moment = tightest(timeline)
+    return moment.losses if moment is not None else ()
 
 
 def _smallest_row(study):

@@ -57,6 +57,7 @@ def test_replay_prints_where_the_memory_went(trace_file, capsys):
     assert table["peak live"] == "300,000 bytes (293 KiB), at event 299"
     assert table["granted"] == "307,200 bytes (300 KiB)"
     assert {"heap", "pages held", "internal loss", "external loss", "smallest heap"} <= set(table)
+    assert table["lost most"] == "7.03 KiB: blocks of 1,000 bytes in 1 KiB (300)"
 
 
 def test_the_table_agrees_with_the_allocator(trace_file, capsys):

@@ -161,8 +161,10 @@ static bool section_is_valid(const struct checker *checker, uint64_t *allocated)
     uint64_t blocks = 0;
 
     HOLDS(section->magic == BSA_SECTION_MAGIC && section->dirty == 1 &&
-              section->page_shift == checker->root->space.classes.page_shift,
+              section->page_shift == checker->root->space.classes.page_shift &&
+              section->bitmap_bytes == checker->root->space.classes.bitmap_bytes,
           0, "a managed section has a header of bsa's");
+    HOLDS(bsa_section_is_located(section), 0, "what is derived from a header agrees with it");
     HOLDS(section->high_water <= section->total_pages, 0, "the high-water mark is in the heap");
     if (!heads_are_valid(checker, &free_pages, free_blocks, &blocks)) {
         return false;

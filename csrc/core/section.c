@@ -108,9 +108,8 @@ static uintptr_t first_entry(const struct bsa_section *section, unsigned slot, u
            (bsa_nominal_page(section, 0) & 1) * entry;
 }
 
-void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
-    struct bsa_section_derived *derived = &section->derived;
-
+static void locate(const struct bsa_section *section, uintptr_t heap,
+                   struct bsa_section_derived *derived) {
     derived->heap_start = heap;
     derived->heap_size = (uint64_t)section->total_pages << section->page_shift;
     derived->real_alignment = bsa_kept_alignment(heap - section->nominal_heap);
@@ -121,6 +120,21 @@ void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
     derived->granules = derived->heap_size >> derived->granule_shift;
     derived->pages = (struct bsa_page *)first_entry(section, 0, sizeof(struct bsa_page));
     derived->bits = (struct bsa_bits *)first_entry(section, 1, 2 * (uint64_t)section->bitmap_bytes);
+}
+
+void bsa_section_locate(struct bsa_section *section, uintptr_t heap) {
+    locate(section, heap, &section->derived);
+}
+
+bool bsa_section_is_located(const struct bsa_section *section) {
+    const struct bsa_section_derived *is = &section->derived;
+    struct bsa_section_derived should;
+
+    locate(section, is->heap_start, &should);
+    return is->heap_size == should.heap_size && is->real_alignment == should.real_alignment &&
+           is->page_shift == should.page_shift && is->granule_shift == should.granule_shift &&
+           is->granules_shift == should.granules_shift && is->granules == should.granules &&
+           is->pages == should.pages && is->bits == should.bits;
 }
 
 struct bsa_section *bsa_section_create(const struct bsa_layout *layout,

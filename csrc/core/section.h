@@ -130,6 +130,9 @@ bool bsa_section_is_valid(const struct bsa_section *section, const struct bsa_cl
 /* Notes in `derived` where this process finds a section whose heap starts at `heap`. */
 void bsa_section_locate(struct bsa_section *section, uintptr_t heap);
 
+/* Whether all of that still is what the header says. */
+bool bsa_section_is_located(const struct bsa_section *section);
+
 /* The largest alignment of nominal addresses that real ones keep where the heap lies `moved` bytes
  * from its nominal place. */
 static inline uint64_t bsa_kept_alignment(uint64_t moved) {

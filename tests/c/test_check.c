@@ -226,9 +226,14 @@ static void damaged_headers_and_roots_are_named(void) {
     struct patient patient = admit();
     struct bsa_directory *directory = &patient.root->space.directory;
     const char *packed = "the directory is ordered and packed, and has every section once";
+    const char *located = "what is derived from a header agrees with it";
 
     DAMAGED(patient.section->magic, 0, "a managed section has a header of bsa's");
     DAMAGED(patient.section->dirty, 0, "a managed section has a header of bsa's");
+    DAMAGED(patient.section->bitmap_bytes, 64, "a managed section has a header of bsa's");
+    DAMAGED(patient.section->derived.granules_shift, 93, located);
+    DAMAGED(patient.section->derived.granules, 93, located);
+    DAMAGED(patient.section->derived.bits, bsa_bits_at(patient.section, 1), located);
     DAMAGED(patient.section->derived.index, 5, "the directory finds every section");
     DAMAGED_ATOMIC(&directory->by_address.top.child[0], 0, packed);
     DAMAGED_ATOMIC(&directory->by_number.top.child[0], 0, packed);
