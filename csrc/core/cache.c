@@ -5,6 +5,7 @@ void bsa_slot_init(struct bsa_slot *slot, const struct bsa_class_table *classes,
                    struct bsa_tally *counted_in) {
     memset(slot, 0, sizeof *slot);
     bsa_forget_last_section(slot);
+    bsa_page_cache_init(&slot->pages, number, classes->page_shift);
     for (unsigned i = 0; i < classes->count; i++) {
         slot->caches[i].class_index = (uint16_t)i;
         slot->caches[i].slot = (uint16_t)number;

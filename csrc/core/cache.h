@@ -77,7 +77,7 @@ struct bsa_slot {
     /* What the fast paths serve; nothing while the slot is shared, or calls are traced. */
     _Atomic uint32_t fast_sizes;   /* sizes below this */
     _Atomic uint32_t fast_owner;   /* frees in slabs whose words have these owner bits */
-    _Atomic bool fast_pages;       /* blocks in `pages` */
+    _Atomic uint32_t fast_pages;   /* blocks of up to so many pages, in `pages` */
     _Atomic uint32_t mode;         /* enum bsa_slot_mode; changed by attach and detach alone */
     _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
     _Atomic(struct bsa_section *) last_section; /* a hint; bsa_no_section: none */

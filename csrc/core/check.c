@@ -82,7 +82,7 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     }
     if (bsa_word_state(word) == BSA_CACHED) {
         HOLDS(order < BSA_CACHED_ORDERS && bsa_word_slot(word) < space->slot_count &&
-                  word == bsa_cached_word(bsa_cacheable_word(order), bsa_word_slot(word)),
+                  word == bsa_cached_word(order, bsa_word_slot(word)),
               head, "a cached block has an order and an owner that cache blocks");
     }
     if (bsa_word_state(word) == BSA_PAGES) {
@@ -433,36 +433,39 @@ static bool is_managed(const struct bsa_root *root, const struct bsa_section *se
     return known != NULL;
 }
 
-static bool is_repeated(const struct bsa_page_cache *cache, unsigned order, uint32_t place) {
-    struct bsa_slab block = bsa_cached_block(cache, order, place);
+static bool is_repeated(const struct bsa_cached_block *blocks, uint32_t place) {
+    uint32_t first = 0;
 
-    for (uint32_t i = 0; i < place; i++) {
-        struct bsa_slab other = bsa_cached_block(cache, order, i);
-
-        if (other.section == block.section && other.head == block.head) {
-            return true;
-        }
+    while (blocks[first].address != blocks[place].address) {
+        first++;
     }
-    return false;
+    return first < place;
 }
 
 static bool cached_blocks_are_valid(struct checker *checker, unsigned slot, unsigned order) {
-    const struct bsa_page_cache *cache = &checker->root->space.slots[slot].pages;
-    uint32_t count = bsa_cached_count(cache, order);
+    const struct bsa_page_stack *stack = &checker->root->space.slots[slot].pages.stacks[order];
+    const struct bsa_cached_block *blocks = stack->blocks;
+    uint32_t count = bsa_cached_count(stack);
 
     HOLDS(count <= (checker->root->has_page_caches ? BSA_CACHED_BLOCKS : 0), 0,
           "a page cache holds a few blocks of an order");
     for (uint32_t i = 0; i < count; i++) {
-        struct bsa_slab block = bsa_cached_block(cache, order, i);
+        const struct bsa_section *section = bsa_section_of_cached(&blocks[i]);
+        bsa_page_index head;
 
-        HOLDS(is_managed(checker->root, block.section), 0,
+        HOLDS(is_managed(checker->root, section), 0,
               "a page cache holds blocks of managed sections");
-        checker->section = block.section;
-        HOLDS(block.head < block.section->total_pages &&
-                  bsa_page_word(bsa_slab_page(block)) ==
-                      bsa_cached_word(bsa_cacheable_word(order), slot),
-              block.head, "a page cache holds cached blocks of its own");
-        HOLDS(!is_repeated(cache, order, i), block.head, "a page cache holds a block once");
+        checker->section = section;
+        HOLDS(bsa_heap_holds(section, blocks[i].address), 0,
+              "a page cache holds cached blocks of its own");
+        head = bsa_page_of(section, blocks[i].address);
+        HOLDS(bsa_page_address(section, head) == blocks[i].address &&
+                  bsa_page_at(section, head) == blocks[i].page &&
+                  bsa_word_at(section, head) == bsa_cached_word(order, slot),
+              head, "a page cache holds cached blocks of its own");
+        HOLDS(bsa_page_requested(blocks[i].page) == stack->bytes, head,
+              "a cached block has all of its bytes noted");
+        HOLDS(!is_repeated(blocks, i), head, "a page cache holds a block once");
     }
     checker->section = NULL;
     checker->left.cached -= count;

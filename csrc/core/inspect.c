@@ -456,7 +456,7 @@ static void settle_caches(const struct bsa_root *root, struct bsa_stats *stats) 
         stats->current_count -= cached[order];
         stats->per_order[order].live -= cached[order];
         for (unsigned i = 0; i < root->space.slot_count; i++) {
-            uint64_t total = root->space.slots[i].pages.taken[order];
+            uint64_t total = root->space.slots[i].pages.stacks[order].taken;
 
             stats->per_order[order].total += total;
             stats->total_count += total;
@@ -470,12 +470,8 @@ static uint64_t page_slack(const struct bsa_root *root) {
     uint64_t slack = root->page_slack;
 
     for (unsigned i = 0; root->has_page_caches && i < root->space.slot_count; i++) {
-        const struct bsa_page_cache *cache = &root->space.slots[i].pages;
-
-        slack -= (uint64_t)cache->requested;
         for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
-            slack += (cache->taken[order] - cache->freed[order])
-                     << order << root->space.classes.page_shift;
+            slack += (uint64_t)root->space.slots[i].pages.stacks[order].slack;
         }
     }
     return slack;

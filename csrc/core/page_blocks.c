@@ -7,11 +7,19 @@
 /* Takes a cached block of the slot, which is the caller's own for now. False: none is to be had. */
 static bool take_cached(struct bsa_root *root, struct bsa_slot *slot,
                         const struct bsa_page_request *request, uintptr_t *address) {
+    struct bsa_page_stack *stack = &slot->pages.stacks[request->order];
+    uint32_t cached;
+
     bsa_honour_request(root, slot);
-    if (bsa_cached_count(&slot->pages, request->order) == 0) {
-        bsa_page_cache_fill(root, slot, request->order);
+    cached = bsa_cached_count(stack);
+    if (cached == 0) {
+        cached = bsa_page_cache_fill(root, slot, request->order);
     }
-    return bsa_page_cache_take(&slot->pages, request->order, request->requested, address);
+    if (cached == 0) {
+        return false;
+    }
+    *address = bsa_page_stack_take(stack, cached, stack->bytes - request->requested);
+    return true;
 }
 
 /* Whether page caches of this root hold blocks of the order. */
@@ -105,25 +113,44 @@ static BSA_APART bsa_status alloc_pages_general(struct bsa_root *root, unsigned 
     return bsa_finish_alloc(root, slot, (size_t)request.requested, flags, status, *address);
 }
 
-/* Cached pages, rounded up, of a slot that needs no lock, if there are any. */
-static BSA_FAST_PATH bool pages_at_hand(struct bsa_root *root, unsigned number, size_t count,
-                                        uintptr_t *address) {
+/* The stack of blocks of `count` pages in the cache of a slot that needs no lock; NULL: there is
+ * none, or `count` is no power of two. */
+static BSA_FAST_PATH struct bsa_page_stack *stack_at_hand(const struct bsa_root *root,
+                                                          unsigned number, size_t count) {
     struct bsa_slot *slot;
 
-    if (BSA_UNLIKELY(number >= root->space.slot_count ||
-                     count - 1 >= (size_t)1 << (BSA_CACHED_ORDERS - 1))) {
-        return false;
+    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+        return NULL;
     }
     slot = &root->space.slots[number];
-    return BSA_LIKELY(atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) &&
-                      bsa_page_caches_are_used(root)) &&
-           bsa_page_cache_take(&slot->pages, bsa_log2_ceil(count),
-                               (uint64_t)count << root->space.classes.page_shift, address);
+    if (BSA_UNLIKELY(count - 1 >= atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) ||
+                     (count & (count - 1)) != 0)) {
+        return NULL;
+    }
+    return slot->pages.stacks + bsa_lowest_bit(count);
+}
+
+/* Pages from the cache of a slot that needs no lock, where all is as it mostly is. */
+static BSA_FAST_PATH bool alloc_pages_fast(struct bsa_root *root, unsigned number, size_t count,
+                                           uintptr_t *address) {
+    struct bsa_page_stack *stack = stack_at_hand(root, number, count);
+    uint32_t cached;
+
+    if (BSA_UNLIKELY(stack == NULL)) {
+        return false;
+    }
+    cached = bsa_cached_count(stack);
+    /* Neither where there is none, nor where caches are to hold none. */
+    if (BSA_UNLIKELY(cached - 1 >= bsa_cached_room(root, bsa_lowest_bit(count)))) {
+        return false;
+    }
+    *address = bsa_page_stack_take(stack, cached, 0);
+    return true;
 }
 
 bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count, size_t align,
                               unsigned flags, uintptr_t *address) {
-    return BSA_LIKELY((align | flags) == 0 && pages_at_hand(root, slot, count, address))
+    return BSA_LIKELY((align | flags) == 0 && alloc_pages_fast(root, slot, count, address))
                ? BSA_OK
                : alloc_pages_general(root, slot, count, align, flags, address);
 }
@@ -167,6 +194,7 @@ static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab b
                        uint64_t word) {
     struct bsa_slot *slot = &root->space.slots[number];
     unsigned order = bsa_word_order(word);
+    struct bsa_page_stack *stack = &slot->pages.stacks[order];
 
     bsa_honour_request(root, slot);
     if (!bsa_page_caches_are_used(root)) {
@@ -175,11 +203,11 @@ static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab b
     if (bsa_cached_room(root, order) == 0) {
         return false;
     }
-    if (bsa_cached_count(&slot->pages, order) >= bsa_cached_room(root, order)) {
+    if (bsa_cached_count(stack) >= bsa_cached_room(root, order)) {
         bsa_page_cache_spill(root, slot, order);
     }
-    return bsa_page_cache_put(&slot->pages, number, block, word,
-                              bsa_cached_count(&slot->pages, order));
+    return bsa_page_stack_put(stack, bsa_cached_count(stack), block.section, bsa_slab_page(block),
+                              bsa_page_address(block.section, block.head));
 }
 
 static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number, struct bsa_slab block,
@@ -225,34 +253,32 @@ static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned s
     return status;
 }
 
-/* Frees a page block into the cache of a slot that needs no lock, where all is as it mostly is. */
+/* The number of the page that starts at the address; if none of the section's does, a number that
+ * none has: of an address amid a page, what is left turns up in the highest bits. */
+static BSA_FAST_PATH uint64_t page_starting_at(const struct bsa_section *section,
+                                               uintptr_t address) {
+    return bsa_rotate_right(address - bsa_heap_start(section), section->page_shift);
+}
+
+/* Frees a page block of `count` pages into the cache of a slot that needs no lock, where all is as
+ * it mostly is. */
 static BSA_FAST_PATH bool free_pages_fast(struct bsa_root *root, unsigned number, uintptr_t address,
                                           size_t count) {
+    struct bsa_page_stack *stack = stack_at_hand(root, number, count);
     struct bsa_section *section;
-    struct bsa_slot *slot;
-    bsa_page_index head;
-    unsigned order;
     uint32_t cached;
-    uint64_t word;
+    uint64_t head;
 
-    if (BSA_UNLIKELY(number >= root->space.slot_count)) {
+    if (BSA_UNLIKELY(stack == NULL)) {
         return false;
     }
-    slot = &root->space.slots[number];
-    section = bsa_last_section(slot);
-    if (BSA_UNLIKELY(!atomic_load_explicit(&slot->fast_pages, memory_order_relaxed) ||
-                     !bsa_heap_holds(section, address))) {
-        return false;
-    }
-    head = bsa_page_of(section, address);
-    word = atomic_load_explicit(&bsa_page_at(section, head)->word, memory_order_relaxed);
-    order = bsa_word_order(word);
-    if (BSA_UNLIKELY(bsa_page_address(section, head) != address || !goes_to_cache(word, count))) {
-        return false;
-    }
-    cached = bsa_cached_count(&slot->pages, order);
-    return BSA_LIKELY(cached < bsa_cached_room(root, order)) &&
-           bsa_page_cache_put(&slot->pages, number, (struct bsa_slab){section, head}, word, cached);
+    section = bsa_last_section(&root->space.slots[number]);
+    head = page_starting_at(section, address);
+    cached = bsa_cached_count(stack);
+    return BSA_LIKELY(head < section->total_pages &&
+                      cached < bsa_cached_room(root, bsa_lowest_bit(count))) &&
+           bsa_page_stack_put(stack, cached, section, bsa_page_at(section, (bsa_page_index)head),
+                              address);
 }
 
 bsa_status bsa_free_pages_on(struct bsa_root *root, unsigned slot, uintptr_t address,

@@ -2,13 +2,17 @@
  *
  * As Linux's per-CPU page sets. A cached block is free, but unmerged and on no list of the buddy's:
  * its page word says BSA_CACHED and names the slot, so whoever frees it again is refused. The block
- * cached last is taken first. When an order has none, a few are taken from the buddy at once; when
- * it is full, the older half goes back at once: the page lock is taken once for many.
+ * cached last is taken first. When an order has none, half of what it may hold is taken from the
+ * buddy at once; when it is full, the older half goes back at once: the page lock is taken once for
+ * many.
  *
  * A live block leaves its state by a compare-exchange of its word, from BSA_PAGES to what becomes
  * of it: BSA_CACHED here, BSA_CLAIMED in pages.c. So of two frees, or a free and a resize, that
  * race for one block exactly one succeeds. A block in any other state is its holder's alone, and
  * becomes live by a plain store, the last one of those that make it.
+ *
+ * Each order's stack has the words of its blocks at hand. Nothing is read of a block before its
+ * word is exchanged: what was wrong with the request, if that fails, the general way finds out.
  *
  * Caches hold blocks where several slots compete for the page lock: not on serial roots, nor where
  * there is one slot, nor under a limit. Nothing counts blocks that come and go between a cache and
@@ -25,118 +29,110 @@
 
 enum {
     BSA_CACHED_ORDERS = 7,  /* 0 to 6 */
-    BSA_CACHED_BLOCKS = 32, /* of an order, at most */
+    BSA_CACHED_BLOCKS = 64, /* of an order, at most */
     BSA_CACHED_PAGES = 512, /* of an order, at most */
     BSA_CACHED_SHARE = 32,  /* of an order, in all slots: at most this part of the heap */
-    BSA_FILLED_PAGES = 16,  /* taken from the buddy at once, or one block */
 };
 
 struct bsa_cached_block {
+    uintptr_t address;
+    struct bsa_page *page; /* its head's */
     _Atomic(struct bsa_section *) section;
-    _Atomic uint32_t head;
+};
+
+/* The cached blocks of one order. */
+struct bsa_page_stack {
+    uint64_t live, cached; /* the word of each when it is handed out, and when it is here */
+    uint64_t bytes;        /* of each; as asked for they are noted in all that are here */
+    uint64_t taken;        /* blocks handed out from here, ever */
+    int64_t slack;         /* bytes not asked for: of those handed out, less of those freed */
+    _Atomic uint32_t count;
+    struct bsa_cached_block blocks[BSA_CACHED_BLOCKS]; /* the one cached last is the last */
 };
 
 struct bsa_page_cache {
-    _Atomic uint32_t count[BSA_CACHED_ORDERS];
-    uint64_t taken[BSA_CACHED_ORDERS]; /* blocks handed out from here, ever */
-    uint64_t freed[BSA_CACHED_ORDERS]; /* blocks freed to here, ever */
-    int64_t requested; /* bytes asked for: of those handed out, less of those freed */
-    struct bsa_cached_block blocks[BSA_CACHED_ORDERS][BSA_CACHED_BLOCKS]; /* oldest first */
+    struct bsa_page_stack stacks[BSA_CACHED_ORDERS];
 };
-
-/* The word of a block in that slot's cache, from the one it has when it is live; and back. */
-static inline uint64_t bsa_cached_word(uint64_t live, unsigned slot) {
-    return bsa_with_state(live, BSA_CACHED) | (uint64_t)slot << BSA_WORD_SLOT_SHIFT;
-}
-
-static inline uint64_t bsa_uncached_word(uint64_t cached) {
-    return (cached & ~(uint64_t)0xffff000f) | BSA_PAGES;
-}
 
 /* The word of a live block that caches hold. */
 static inline uint64_t bsa_cacheable_word(unsigned order) {
     return bsa_block_word(BSA_PAGES, order, (uint32_t)1 << order);
 }
 
-static inline uint32_t bsa_cached_count(const struct bsa_page_cache *cache, unsigned order) {
-    return atomic_load_explicit(&cache->count[order], memory_order_relaxed);
+/* The word of a block of the order in that slot's cache. */
+static inline uint64_t bsa_cached_word(unsigned order, unsigned slot) {
+    return bsa_with_state(bsa_cacheable_word(order), BSA_CACHED) | (uint64_t)slot
+                                                                       << BSA_WORD_SLOT_SHIFT;
 }
 
-static inline struct bsa_slab bsa_cached_block_at(const struct bsa_cached_block *block) {
-    return (struct bsa_slab){atomic_load_explicit(&block->section, memory_order_relaxed),
-                             atomic_load_explicit(&block->head, memory_order_relaxed)};
+static inline uint32_t bsa_cached_count(const struct bsa_page_stack *stack) {
+    return atomic_load_explicit(&stack->count, memory_order_relaxed);
 }
 
-static inline struct bsa_slab bsa_cached_block(const struct bsa_page_cache *cache, unsigned order,
-                                               uint32_t place) {
-    return bsa_cached_block_at(&cache->blocks[order][place]);
+static inline void bsa_cached_count_set(struct bsa_page_stack *stack, uint32_t count) {
+    atomic_store_explicit(&stack->count, count, memory_order_relaxed);
 }
 
-static inline void bsa_cached_block_set(struct bsa_page_cache *cache, unsigned order,
-                                        uint32_t place, struct bsa_slab block) {
-    atomic_store_explicit(&cache->blocks[order][place].section, block.section,
-                          memory_order_relaxed);
-    atomic_store_explicit(&cache->blocks[order][place].head, block.head, memory_order_relaxed);
+static inline struct bsa_section *bsa_section_of_cached(const struct bsa_cached_block *block) {
+    return atomic_load_explicit(&block->section, memory_order_relaxed);
 }
 
-static inline void bsa_cached_count_set(struct bsa_page_cache *cache, unsigned order,
-                                        uint32_t count) {
-    atomic_store_explicit(&cache->count[order], count, memory_order_relaxed);
+static BSA_FAST_PATH void bsa_cached_block_set(struct bsa_cached_block *block, uintptr_t address,
+                                               struct bsa_page *page, struct bsa_section *section) {
+    block->address = address;
+    block->page = page;
+    atomic_store_explicit(&block->section, section, memory_order_relaxed);
 }
 
-/* Takes a block, of which `requested` bytes are asked for. False: there is none. */
-static BSA_FAST_PATH bool bsa_page_cache_take(struct bsa_page_cache *cache, unsigned order,
-                                              uint64_t requested, uintptr_t *address) {
-    uint32_t count = bsa_cached_count(cache, order);
-    struct bsa_slab block;
-    struct bsa_page *page;
+/* Takes the last of `count` blocks, of which all but `slack` bytes are asked for. */
+static BSA_FAST_PATH uintptr_t bsa_page_stack_take(struct bsa_page_stack *stack, uint32_t count,
+                                                   uint64_t slack) {
+    const struct bsa_cached_block *block = &stack->blocks[count - 1];
+    uintptr_t address = block->address;
 
-    if (BSA_UNLIKELY(count == 0)) {
+    bsa_cached_count_set(stack, count - 1);
+    stack->taken++;
+    if (slack != 0) {
+        stack->slack += (int64_t)slack;
+        bsa_page_set_requested(block->page, stack->bytes - slack);
+    }
+    bsa_unpoison_new(bsa_section_of_cached(block), address, stack->bytes);
+    bsa_page_set_word(block->page, stack->live); /* from here on anybody may free it */
+    return address;
+}
+
+/* Frees the block at the address, whose head is `page`, on top of `count` others; there is room.
+ * False: it is no live one of their order. */
+static BSA_FAST_PATH bool bsa_page_stack_put(struct bsa_page_stack *stack, uint32_t count,
+                                             struct bsa_section *section, struct bsa_page *page,
+                                             uintptr_t address) {
+    if (BSA_UNLIKELY(!bsa_page_claim(page, stack->live, stack->cached))) {
         return false;
     }
-    block = bsa_cached_block(cache, order, count - 1);
-    bsa_cached_count_set(cache, order, count - 1);
-    cache->taken[order]++;
-    cache->requested += (int64_t)requested;
-    page = bsa_slab_page(block);
-    bsa_page_set_requested(page, requested);
-    *address = bsa_page_address(block.section, block.head);
-    bsa_unpoison_new(block.section, *address, (size_t)1 << order << block.section->page_shift);
-    /* From here on anybody may free it. Relaxed: nobody else writes the word of a cached block. */
-    bsa_page_set_word(page,
-                      bsa_uncached_word(atomic_load_explicit(&page->word, memory_order_relaxed)));
-    return true;
-}
-
-/* Frees the live block, which has that word, into the cache of that slot, which holds `count` of
- * its order, and has room. False: somebody else has just freed it, or changes it. */
-static BSA_FAST_PATH bool bsa_page_cache_put(struct bsa_page_cache *cache, unsigned slot,
-                                             struct bsa_slab block, uint64_t word, uint32_t count) {
-    struct bsa_page *page = bsa_slab_page(block);
-    unsigned order = bsa_word_order(word);
-
-    if (BSA_UNLIKELY(!bsa_page_claim(page, word, bsa_cached_word(word, slot)))) {
-        return false;
+    bsa_poison(section, address, stack->bytes);
+    if (BSA_UNLIKELY(bsa_page_requested(page) != stack->bytes)) {
+        stack->slack -= (int64_t)(stack->bytes - bsa_page_requested(page));
+        bsa_page_set_requested(page, stack->bytes);
     }
-    bsa_poison(block.section, bsa_page_address(block.section, block.head),
-               (size_t)1 << order << block.section->page_shift);
-    cache->freed[order]++;
-    cache->requested -= (int64_t)bsa_page_requested(page);
-    bsa_cached_block_set(cache, order, count, block);
-    bsa_cached_count_set(cache, order, count + 1);
+    bsa_cached_block_set(&stack->blocks[count], address, page, section);
+    bsa_cached_count_set(stack, count + 1);
     return true;
 }
 
 struct bsa_root;
 struct bsa_slot;
 
+/* The cache of slot `number`, empty. */
+void bsa_page_cache_init(struct bsa_page_cache *cache, unsigned number, unsigned page_shift);
+
 /* Sets how many blocks of an order a cache of this root holds at most; 0: caches are not used. To
  * be called when sections, or the limit, have changed. Under the page lock. */
 void bsa_page_caches_resize(struct bsa_root *root);
 
-/* Takes a few blocks of the order, of which there are none, from the buddy. The caller owns the
- * slot; so with those that follow, and no lock but the slot's is held. */
-void bsa_page_cache_fill(struct bsa_root *root, struct bsa_slot *slot, unsigned order);
+/* Takes blocks of the order, of which there are none, from the buddy, up to half of what the cache
+ * holds at most. Returns how many. The caller owns the slot; so with those that follow, and no lock
+ * but the slot's is held. */
+uint32_t bsa_page_cache_fill(struct bsa_root *root, struct bsa_slot *slot, unsigned order);
 /* Gives the older half of the order's blocks, at least one, to the buddy. There are some. */
 void bsa_page_cache_spill(struct bsa_root *root, struct bsa_slot *slot, unsigned order);
 /* Gives all blocks to the buddy. */

@@ -89,7 +89,7 @@ bool bsa_pages_take(struct bsa_root *root, const struct bsa_page_request *reques
     return taken;
 }
 
-uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, unsigned slot,
+uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, uint64_t word,
                         struct bsa_slab *first) {
     struct bsa_section *section = bsa_first_section(root);
     unsigned taken;
@@ -100,8 +100,7 @@ uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, un
 
             first->section = section;
             count_blocks(root, order, blocks, (uint64_t)1 << taken);
-            bsa_buddy_cut(section, first->head, order, blocks,
-                          bsa_cached_word(bsa_cacheable_word(order), slot));
+            bsa_buddy_cut(section, first->head, order, blocks, word);
             return blocks;
         }
     }
@@ -120,9 +119,9 @@ void bsa_pages_take_in(struct bsa_root *root, unsigned order, const struct bsa_c
                        uint32_t count) {
     uncount_blocks(root, order, count, (uint64_t)count << order);
     for (uint32_t i = 0; i < count; i++) {
-        struct bsa_slab block = bsa_cached_block_at(&blocks[i]);
+        struct bsa_section *section = bsa_section_of_cached(&blocks[i]);
 
-        bsa_buddy_release(block.section, block.head);
+        bsa_buddy_release(section, bsa_page_of(section, blocks[i].address));
     }
 }
 

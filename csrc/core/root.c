@@ -33,7 +33,9 @@ static void set_mode(struct bsa_root *root, unsigned number, enum bsa_slot_mode 
     atomic_store_explicit(&slot->fast_sizes, fast ? root->space.classes.largest + 1 : 0,
                           memory_order_relaxed);
     atomic_store_explicit(&slot->fast_owner, fast ? owner : BSA_NO_OWNER, memory_order_relaxed);
-    atomic_store_explicit(&slot->fast_pages, fast && root->has_page_caches, memory_order_relaxed);
+    atomic_store_explicit(&slot->fast_pages,
+                          fast && root->has_page_caches ? 1U << (BSA_CACHED_ORDERS - 1) : 0,
+                          memory_order_relaxed);
     atomic_store_explicit(&slot->mode, mode, memory_order_release);
 }
 
@@ -428,10 +430,9 @@ static void reset_slot(struct bsa_root *root, unsigned number) {
     struct bsa_slot *slot = &root->space.slots[number];
 
     reset_tally(&slot->tally);
-    slot->pages.requested = 0;
     for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
-        bsa_cached_count_set(&slot->pages, order, 0);
-        slot->pages.freed[order] = slot->pages.taken[order];
+        bsa_cached_count_set(&slot->pages.stacks[order], 0);
+        slot->pages.stacks[order].slack = 0;
     }
     for (unsigned c = 0; c < root->space.classes.count; c++) {
         struct bsa_cache *cache = &slot->caches[c];

@@ -152,9 +152,9 @@ bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section, ui
 bsa_status bsa_pages_resize(struct bsa_root *root, struct bsa_section *section, uintptr_t address,
                             uint64_t bytes);
 
-/* Takes blocks of 2^order pages for that slot's page cache, all in a row, of at most 2^most pages
- * together. Returns how many; 0: there is none. Under the page lock. */
-uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, unsigned slot,
+/* Takes blocks of 2^order pages for a page cache, all in a row, of at most 2^most pages together,
+ * and gives their heads that word. Returns how many; 0: there is none. Under the page lock. */
+uint32_t bsa_pages_lend(struct bsa_root *root, unsigned order, unsigned most, uint64_t word,
                         struct bsa_slab *first);
 /* Returns some. Under the page lock. */
 void bsa_pages_take_in(struct bsa_root *root, unsigned order, const struct bsa_cached_block *blocks,

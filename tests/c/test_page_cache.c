@@ -52,7 +52,7 @@ static enum bsa_page_state state_of_page(const struct bsa_root *root, uintptr_t 
 }
 
 static uint32_t cached(const struct heap *heap, unsigned slot, unsigned order) {
-    return bsa_cached_count(&heap->root->space.slots[slot].pages, order);
+    return bsa_cached_count(&heap->root->space.slots[slot].pages.stacks[order]);
 }
 
 static uint32_t all_cached(const struct heap *heap) {
@@ -153,7 +153,7 @@ static void many_blocks_take_the_page_lock_once(void) {
     for (unsigned i = 0; i < MANY; i++) {
         pages[i] = take(heap.root, 0, 1);
     }
-    EXPECT(locks.pages <= MANY / BSA_FILLED_PAGES + 1);
+    EXPECT(locks.pages <= MANY / (BSA_CACHED_BLOCKS / 4) + 1);
     locks.pages = 0;
     for (unsigned i = 0; i < MANY; i++) {
         EXPECT_OK(bsa_free_on(heap.root, 0, pages[i]));
@@ -164,22 +164,44 @@ static void many_blocks_take_the_page_lock_once(void) {
     heap_close(&heap);
 }
 
+/* Where no free block is smaller than what a cache takes at once. */
 static void blocks_taken_in_a_row_lie_in_a_row(void) {
+    enum { FILLED = BSA_CACHED_BLOCKS / 2 };
     struct heap heap = attached_heap(16 * MIB);
-    uintptr_t pages[BSA_FILLED_PAGES];
+    uintptr_t pages[FILLED];
 
-    EXPECT_OK(bsa_alloc_pages_on(heap.root, 0, 256, 0, 0, &pages[0]));
-    EXPECT_OK(bsa_free_on(heap.root, 0, pages[0]));
-    while (bsa_free_list(heap.root, 0, 3, NULL, 0) + bsa_free_list(heap.root, 0, 2, NULL, 0) +
-               bsa_free_list(heap.root, 0, 1, NULL, 0) + bsa_free_list(heap.root, 0, 0, NULL, 0) !=
-           0) {
-        EXPECT_OK(bsa_alloc_pages_on(heap.root, BSA_NO_SLOT, 1, 0, 0, &pages[0]));
+    for (unsigned order = 0; 1 << order < FILLED; order++) {
+        while (bsa_free_list(heap.root, 0, order, NULL, 0) != 0) {
+            EXPECT_OK(bsa_alloc_pages_on(heap.root, BSA_NO_SLOT, (size_t)1 << order, 0, 0, pages));
+        }
     }
-    for (unsigned i = 0; i < BSA_FILLED_PAGES; i++) {
+    for (unsigned i = 0; i < FILLED; i++) {
         pages[i] = take(heap.root, 0, 1);
         EXPECT_EQUAL(pages[0] + i * PAGE, pages[i]);
     }
     heap_close(&heap);
+}
+
+/* Where the smallest blocks come together to less than was wanted, no larger one is cut for the
+ * rest: what it would leave would be the smallest blocks of the next time. */
+static void what_is_left_of_a_cut_block_is_taken_whole(void) {
+    for (unsigned order = 0; order < 3; order++) {
+        struct heap heap = attached_heap(16 * MIB);
+        uintptr_t pages;
+
+        while (bsa_free_list(heap.root, 0, order, NULL, 0) == 0) {
+            EXPECT_OK(bsa_alloc_pages_on(heap.root, BSA_NO_SLOT, (size_t)1 << order, 0, 0, &pages));
+        }
+        for (unsigned turn = 0; turn < 2; turn++) {
+            do {
+                take(heap.root, 0, (size_t)1 << order);
+            } while (cached(&heap, 0, order) != 0);
+            for (unsigned low = order; low < order + 3; low++) {
+                EXPECT_EQUAL(0, bsa_free_list(heap.root, 0, low, NULL, 0));
+            }
+        }
+        heap_close(&heap);
+    }
 }
 
 /* In heaps whose first blocks are of different orders, so that whole ones are cut. */
@@ -246,6 +268,40 @@ static void exact_blocks_and_large_ones_are_not_kept(void) {
     EXPECT_EQUAL(0, all_cached(&heap));
     EXPECT_EQUAL(BSA_PAGE_FREE, state_of_page(heap.root, exact));
     EXPECT_EQUAL(BSA_PAGE_FREE, state_of_page(heap.root, large));
+    heap_close(&heap);
+}
+
+static void what_was_asked_for_is_told_of_each_block_anew(void) {
+    static const size_t counts[] = {4, 3, 4, 4, 3, 3, 4};
+    struct heap heap = attached_heap(16 * MIB);
+    uintptr_t first = take(heap.root, 0, 4);
+    struct bsa_allocation found;
+
+    EXPECT_OK(bsa_free_on(heap.root, 0, first));
+    EXPECT_OK(bsa_free_on(heap.root, 0, take(heap.root, 0, 1)));
+    for (unsigned i = 0; i < COUNT_OF(counts); i++) {
+        EXPECT_EQUAL(first, take(heap.root, 0, counts[i]));
+        EXPECT_OK(bsa_lookup(heap.root, first, &found));
+        EXPECT_EQUAL(counts[i] * PAGE, found.requested_size);
+        EXPECT_EQUAL(4 * PAGE, found.usable_size);
+        EXPECT_EQUAL(counts[i] * PAGE, stats_of(heap.root).requested_bytes);
+        EXPECT_OK(bsa_free_pages_on(heap.root, 0, first, counts[i]));
+        EXPECT_EQUAL(0, stats_of(heap.root).requested_bytes);
+        EXPECT_SOUND(heap.root);
+    }
+    heap_close(&heap);
+}
+
+static void fewer_pages_than_the_block_has_may_be_said(void) {
+    struct heap heap = attached_heap(16 * MIB);
+
+    for (size_t count = 1; count <= 16; count++) {
+        uintptr_t block = take(heap.root, 0, 16);
+
+        EXPECT_OK(bsa_free_pages_on(heap.root, 0, block, count));
+        EXPECT_EQUAL(BSA_PAGE_CACHED, state_of_page(heap.root, block));
+    }
+    expect_nothing_live(heap.root);
     heap_close(&heap);
 }
 
@@ -316,6 +372,37 @@ static void wrong_frees_are_refused_and_change_nothing(void) {
     EXPECT_STATUS(BSA_INVALID_PARAM, bsa_alloc_pages_on(heap.root, 0, 0, 0, 0, &block));
     EXPECT_EQUAL(free_pages, bsa_free_page_count(heap.root));
     EXPECT_EQUAL(1, bsa_live_count(heap.root));
+    heap_close(&heap);
+}
+
+static void no_other_address_frees_a_page(void) {
+    struct heap heap = attached_heap(16 * MIB);
+    uintptr_t page = take(heap.root, 0, 1);
+
+    for (unsigned bit = 0; bit < 8 * sizeof page; bit++) {
+        uintptr_t wrong = page ^ (uintptr_t)1 << bit;
+
+        EXPECT(bsa_free_pages_on(heap.root, 0, wrong, 1) != BSA_OK);
+        EXPECT_EQUAL(1, bsa_live_count(heap.root));
+    }
+    EXPECT_OK(bsa_free_pages_on(heap.root, 0, page, 1));
+    expect_nothing_live(heap.root);
+    heap_close(&heap);
+}
+
+/* Whatever stands behind the last page's descriptor. */
+static void a_page_behind_the_heap_is_none(void) {
+    struct heap heap = attached_heap(16 * MIB);
+    struct bsa_section *section = bsa_first_section(heap.root);
+    struct bsa_page *behind = bsa_page_at(section, section->total_pages);
+    uint64_t word = bsa_page_word(behind);
+
+    EXPECT_OK(bsa_free_on(heap.root, 0, take(heap.root, 0, 1)));
+    bsa_page_set_word(behind, bsa_cacheable_word(0));
+    EXPECT_STATUS(
+        BSA_NOT_FOUND,
+        bsa_free_pages_on(heap.root, 0, bsa_heap_start(section) + bsa_heap_size(section), 1));
+    bsa_page_set_word(behind, word);
     heap_close(&heap);
 }
 
@@ -691,28 +778,29 @@ static void expect_violation(const struct bsa_root *root, const char *invariant)
 
 static void damage_to_page_caches_is_named(void) {
     struct heap heap = attached_heap(16 * MIB);
-    struct bsa_page_cache *cache = &heap.root->space.slots[0].pages;
-    struct bsa_section *section = bsa_first_section(heap.root), *elsewhere = section + 1;
+    struct bsa_page_stack *stack = heap.root->space.slots[0].pages.stacks;
+    struct bsa_cached_block *other = heap.root->space.slots[1].pages.stacks[0].blocks, *last;
+    struct bsa_section *section = bsa_first_section(heap.root);
+    const char *own = "a page cache holds cached blocks of its own";
     uint32_t top;
 
     warm(&heap, 0);
     warm(&heap, 1);
     top = cached(&heap, 0, 0) - 1;
     EXPECT(top > 0);
-    DAMAGED(cache->count[0], BSA_CACHED_BLOCKS + 1, "a page cache holds a few blocks of an order");
-    DAMAGED(cache->count[0], top, "every cached block is in its slot's page cache");
-    DAMAGED(cache->blocks[0][top].head, cache->blocks[0][0].head,
-            "a page cache holds a block once");
-    DAMAGED(cache->blocks[0][top].head, cache->blocks[1][0].head,
-            "a page cache holds cached blocks of its own");
-    DAMAGED(cache->blocks[0][top].head, heap.root->space.slots[1].pages.blocks[0][0].head,
-            "a page cache holds cached blocks of its own");
-    DAMAGED(cache->blocks[0][top].head, section->total_pages,
-            "a page cache holds cached blocks of its own");
-    cache->blocks[0][top].section = elsewhere;
-    expect_violation(heap.root, "a page cache holds blocks of managed sections");
-    cache->blocks[0][top].section = section;
-    EXPECT_SOUND(heap.root);
+    last = &stack->blocks[top];
+    DAMAGED(stack->count, BSA_CACHED_BLOCKS + 1, "a page cache holds a few blocks of an order");
+    DAMAGED(stack->count, top, "every cached block is in its slot's page cache");
+    DAMAGED(last->address, stack[1].blocks[0].address, own);
+    DAMAGED(last->address, other->address, own);
+    DAMAGED(last->address, last->address + 1, own);
+    DAMAGED(last->address, bsa_heap_start(section) + bsa_heap_size(section), own);
+    DAMAGED(last->page, stack->blocks[0].page, own);
+    DAMAGED(last->section, section + 1, "a page cache holds blocks of managed sections");
+    DAMAGED(last->page->requested, PAGE - 1, "a cached block has all of its bytes noted");
+    DAMAGED(*last, stack->blocks[0], "a page cache holds a block once");
+    DAMAGED(*last, stack[1].blocks[0], own);
+    DAMAGED(*last, *other, own);
     heap_close(&heap);
 }
 
@@ -721,7 +809,7 @@ static void damage_to_a_cached_blocks_word_is_named(void) {
     struct bsa_page *page;
 
     warm(&heap, 0);
-    page = bsa_slab_page(bsa_cached_block(&heap.root->space.slots[0].pages, 2, 0));
+    page = heap.root->space.slots[0].pages.stacks[2].blocks[0].page;
     for (unsigned bit = 0; bit < 64; bit++) {
         bsa_page_set_word(page, bsa_page_word(page) ^ (uint64_t)1 << bit);
         EXPECT_STATUS(BSA_CORRUPTION, bsa_check(heap.root, NULL));
@@ -738,14 +826,19 @@ int main(void) {
     RUN(pairs_of_an_attached_slot_take_no_lock);
     RUN(many_blocks_take_the_page_lock_once);
     RUN(blocks_taken_in_a_row_lie_in_a_row);
+    RUN(what_is_left_of_a_cut_block_is_taken_whole);
     RUN(the_high_water_mark_lies_above_all_that_was_cut);
     RUN(the_smallest_blocks_that_fit_are_taken_first);
     RUN(caches_hold_no_more_than_a_share_of_the_heap);
     RUN(exact_blocks_and_large_ones_are_not_kept);
+    RUN(what_was_asked_for_is_told_of_each_block_anew);
+    RUN(fewer_pages_than_the_block_has_may_be_said);
     RUN(an_alignment_above_the_size_is_kept);
     RUN(one_slot_and_serial_roots_keep_nothing);
     RUN(a_cached_block_is_nobodys_to_free_or_change);
     RUN(wrong_frees_are_refused_and_change_nothing);
+    RUN(no_other_address_frees_a_page);
+    RUN(a_page_behind_the_heap_is_none);
     RUN(a_request_larger_than_any_cached_block_merges_the_slots_cache);
     RUN(a_request_that_would_fail_gets_what_shared_slots_have_cached);
     RUN(an_attached_slot_gives_up_its_cache_when_asked);

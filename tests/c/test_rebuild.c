@@ -993,11 +993,11 @@ static void work_through_page_caches(struct bsa_root *root) {
     for (unsigned i = 0; i < COUNT_OF(pages); i++) {
         EXPECT_OK(bsa_free_pages_on(root, 1, pages[i], 1));
     }
-    EXPECT(bsa_cached_count(&root->space.slots[1].pages, 0) == 2);
+    EXPECT(bsa_cached_count(&root->space.slots[1].pages.stacks[0]) == 2);
     EXPECT_OK(bsa_alloc_pages_on(root, 1, 1, 0, 0, &pages[0]));
     EXPECT_OK(bsa_realloc_on(root, 1, pages[0], 2 * PAGE, &pages[0]));
     EXPECT_OK(bsa_alloc_pages_on(root, 1, 4, 0, 0, &large));
-    EXPECT(bsa_cached_count(&root->space.slots[1].pages, 0) == 0);
+    EXPECT(bsa_cached_count(&root->space.slots[1].pages.stacks[0]) == 0);
     EXPECT_OK(bsa_free_on(root, 1, pages[0]));
     EXPECT_OK(bsa_free_on(root, 1, large));
 }
