@@ -82,8 +82,8 @@ struct bsa_slot {
     _Atomic uint32_t trim_request; /* others ask the attached owner to trim */
     _Atomic(struct bsa_section *) last_section; /* a hint; bsa_no_section: none */
     struct bsa_tally tally;
-    struct bsa_page_cache pages;
     struct bsa_cache caches[BSA_CLASSES];
+    struct bsa_page_cache pages; /* last: small offsets of the caches make shorter code */
 };
 
 /* What the slab layer shares: classes, the way from addresses and page numbers to sections, the

@@ -24,7 +24,6 @@ void bsa_page_caches_resize(struct bsa_root *root) {
 }
 
 void bsa_page_cache_init(struct bsa_page_cache *cache, unsigned number, unsigned page_shift) {
-    memset(cache, 0, sizeof *cache);
     for (unsigned order = 0; order < BSA_CACHED_ORDERS; order++) {
         struct bsa_page_stack *stack = &cache->stacks[order];
 

@@ -122,7 +122,7 @@ static BSA_FAST_PATH bool bsa_page_stack_put(struct bsa_page_stack *stack, uint3
 struct bsa_root;
 struct bsa_slot;
 
-/* The cache of slot `number`, empty. */
+/* Makes the cache, which is all zero, that of slot `number`. */
 void bsa_page_cache_init(struct bsa_page_cache *cache, unsigned number, unsigned page_shift);
 
 /* Sets how many blocks of an order a cache of this root holds at most; 0: caches are not used. To
