@@ -6,7 +6,16 @@
  * numbers, so that the buddy's number is one bit away and lies in the same section or nowhere.
  *
  * Policy: the smallest order that fits is split, lower half first, last freed first within an
- * order. Truth: the page words (page.h). Derived from it, and rebuilt by bsa_buddy_rebuild(): free
+ * order.
+ *
+ * The block taken last. If it is freed before anything else has changed, all is as before it was
+ * taken; so the same request gets it again, and splits what was merged just now. Therefore the
+ * block that comes back is only marked free, and its merging is put off: the same request takes it
+ * as it lies, in O(1), and everything else merges it first, which is called settling. Nobody can
+ * tell the difference. Each function here that changes or reads free lists begins with settling,
+ * and it forgets the block, so that this is said once.
+ *
+ * Truth: the page words (page.h). Derived from it, and rebuilt by bsa_buddy_rebuild(): free
  * lists, order mask, counters. Locking: every function here runs under the root's page lock. */
 #include "buddy.h"
 
@@ -171,29 +180,49 @@ static BSA_FAST_PATH bsa_page_index take_first(struct bsa_section *section, unsi
     return head;
 }
 
-bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
-                    bsa_page_index *head) {
-    unsigned least = align_order > order ? align_order : order;
-    uint32_t orders =
-        least > BSA_MAX_ORDER ? 0 : section->derived.free_mask & (0xffffffffU << least);
+/* bsa_buddy_take from the free lists. `least` is the larger one of the request's orders. */
+static BSA_APART bool take_listed(struct bsa_section *section, unsigned order, unsigned least,
+                                  bsa_page_index *head) {
+    uint32_t orders;
 
+    bsa_buddy_settle(section);
+    orders = least > BSA_MAX_ORDER ? 0 : section->derived.free_mask & (0xffffffffU << least);
     /* From the alignment's order up, any block does: it is naturally aligned. */
     if (BSA_LIKELY(orders != 0)) {
         *head = take_first(section, bsa_lowest_bit(orders), order);
+        section->derived.last = (struct bsa_last_block){bsa_number_of(section, *head),
+                                                        (uint8_t)order, (uint8_t)least, false};
         return true;
     }
-    if (!find_aligned_small(section, order, align_order, head)) {
+    if (!find_aligned_small(section, order, least, head)) {
         return false;
     }
     carve(section, *head, *head, order);
     return true;
 }
 
+bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
+                    bsa_page_index *head) {
+    unsigned least = align_order > order ? align_order : order;
+    struct bsa_last_block *last = &section->derived.last;
+
+    if (BSA_UNLIKELY(!last->is_back || last->order != order || last->least != least)) {
+        return take_listed(section, order, least, head);
+    }
+    *head = bsa_index_of(section, last->head);
+    last->is_back = false;
+    set_block(section, *head, BSA_CLAIMED, order);
+    count_free(section, 0U - pages_of(order));
+    return true;
+}
+
 bool bsa_buddy_take_some(struct bsa_section *section, unsigned order, unsigned most,
                          bsa_page_index *head, unsigned *taken) {
-    uint32_t orders = section->derived.free_mask & (0xffffffffU << order);
+    uint32_t orders;
     unsigned from;
 
+    bsa_buddy_settle(section);
+    orders = section->derived.free_mask & (0xffffffffU << order);
     if (orders == 0) {
         return false;
     }
@@ -236,10 +265,11 @@ static bool align_page(const struct bsa_section *section, unsigned align_order,
     return true;
 }
 
-bool bsa_buddy_next_free(const struct bsa_section *section, unsigned order, unsigned align_order,
+bool bsa_buddy_next_free(struct bsa_section *section, unsigned order, unsigned align_order,
                          bsa_page_index *page) {
     unsigned step = align_order > order ? align_order : order;
 
+    bsa_buddy_settle(section);
     while (*page < section->total_pages && align_page(section, step, page)) {
         bsa_page_index head = bsa_block_of(section, *page);
         uint64_t word = bsa_word_at(section, head);
@@ -253,9 +283,12 @@ bool bsa_buddy_next_free(const struct bsa_section *section, unsigned order, unsi
 }
 
 bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_index page) {
-    bsa_page_index block = bsa_block_of(section, page);
-    uint64_t word = bsa_word_at(section, block);
+    bsa_page_index block;
+    uint64_t word;
 
+    bsa_buddy_settle(section);
+    block = bsa_block_of(section, page);
+    word = bsa_word_at(section, block);
     if (bsa_word_state(word) != BSA_FREE || bsa_word_order(word) < order) {
         return false;
     }
@@ -265,6 +298,7 @@ bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_ind
 
 void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned order,
                    uint32_t pieces, uint64_t word) {
+    bsa_buddy_settle(section);
     bsa_raise_high_water(section, head + ((pieces - 1) << order) + 1);
     while (pieces-- > 0) {
         bsa_page_set_word(bsa_page_at(section, head + (pieces << order)), word);
@@ -296,13 +330,12 @@ static void merge(struct bsa_section *section, bsa_page_index head, unsigned ord
 }
 
 /* Lists a block of 2^order pages that is nobody's any more, merged as far as its buddies are free.
- * Blocks from `end` on are left alone. */
+ * Blocks from `end` on are left alone. Its pages are the caller's to count. */
 static void list_merged(struct bsa_section *section, bsa_page_index head, unsigned order,
                         bsa_page_index end) {
     uint64_t first = bsa_nominal_page(section, 0), at = first + head;
     unsigned grown = order;
 
-    count_free(section, pages_of(order));
     for (; grown < BSA_MAX_ORDER; grown++) {
         uint64_t buddy = (at ^ pages_of(grown)) - first; /* huge where it lies before the heap */
 
@@ -322,6 +355,7 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
     uint32_t have = bsa_word_count(word);
 
     BSA_ASSERT(count > 0 && count <= have);
+    bsa_buddy_settle(section);
     while (have > count) {
         /* The largest piece at the end that is naturally aligned and leaves enough. */
         unsigned order = bsa_log2_floor(have - count), aligned = bsa_lowest_bit(have);
@@ -331,20 +365,45 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
         bsa_raise_high_water(section, head + have + 1);
         set_free(section, head + have, order);
         set_head(section, head, state, have);
+        count_free(section, pages_of(order));
         list_merged(section, head + have, order, section->total_pages);
     }
 }
 
-void bsa_buddy_release(struct bsa_section *section, bsa_page_index head) {
+/* bsa_buddy_release to the free lists. */
+static BSA_APART void release_to_lists(struct bsa_section *section, bsa_page_index head) {
     uint32_t count = bsa_word_count(bsa_word_at(section, head));
     unsigned order = bsa_log2_floor(count);
 
-    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
-               bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
+    bsa_buddy_settle(section);
     if (BSA_UNLIKELY(count != pages_of(order))) {
         bsa_buddy_shrink(section, head, pages_of(order));
     }
+    count_free(section, pages_of(order));
     list_merged(section, head, order, section->total_pages);
+}
+
+void bsa_buddy_release(struct bsa_section *section, bsa_page_index head) {
+    struct bsa_last_block *last = &section->derived.last;
+
+    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
+               bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
+    if (last->head.value != bsa_number_of(section, head).value) {
+        release_to_lists(section, head);
+        return;
+    }
+    last->is_back = true;
+    set_free(section, head, last->order);
+    count_free(section, pages_of(last->order));
+}
+
+void bsa_buddy_settle(struct bsa_section *section) {
+    struct bsa_last_block last = section->derived.last;
+
+    section->derived.last = (struct bsa_last_block){0};
+    if (last.is_back) {
+        list_merged(section, bsa_index_of(section, last.head), last.order, section->total_pages);
+    }
 }
 
 /* End of the run of free blocks from `page` that reaches `end`; 0 if it does not. */
@@ -369,6 +428,7 @@ bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t c
     if (count > section->total_pages - head || !is_aligned(section, head, bsa_log2_ceil(count))) {
         return false;
     }
+    bsa_buddy_settle(section);
     end = free_run_end(section, head + have, head + count);
     if (end == 0) {
         return false;
@@ -454,6 +514,7 @@ void bsa_buddy_rebuild(struct bsa_section *section) {
     memset(derived->free_list, 0, sizeof derived->free_list);
     memset(derived->free_count, 0, sizeof derived->free_count);
     derived->free_mask = 0;
+    derived->last = (struct bsa_last_block){0};
     /* A name left in a page that was a slab once would keep one made there from ever being pushed.
      */
     for (bsa_page_index page = 0; page < section->high_water; page++) {
@@ -471,6 +532,7 @@ void bsa_buddy_rebuild(struct bsa_section *section) {
             set_head(section, head, BSA_PAGES, count);
         } else if (bsa_word_state(word) != BSA_PAGES && bsa_word_state(word) != BSA_SLAB) {
             /* Free; no object was in one that was changing. The rest is not listed yet. */
+            count_free(section, count);
             list_merged(section, head, bsa_word_order(word), head);
         }
     }

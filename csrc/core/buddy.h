@@ -22,7 +22,7 @@ void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned or
                    uint32_t pieces, uint64_t word);
 
 /* The first block at or after `*page` in address order that could be taken. */
-bool bsa_buddy_next_free(const struct bsa_section *section, unsigned order, unsigned align_order,
+bool bsa_buddy_next_free(struct bsa_section *section, unsigned order, unsigned align_order,
                          bsa_page_index *page);
 
 /* Takes just that block of 2^order pages, if it still is free, as bsa_buddy_take does. `page` is a
@@ -38,9 +38,13 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
  * aligned for its new order; else changes nothing. */
 bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t count);
 
-/* Returns a block that nobody else can free to the free lists, merged as far as its buddies are
- * free. */
+/* Frees a block that nobody else can free: it goes to the free lists, merged as far as its buddies
+ * are free. That of the block taken last may be put off. */
 void bsa_buddy_release(struct bsa_section *section, bsa_page_index head);
+
+/* Does what was put off. To be called before anything but these functions looks at free lists,
+ * their counts or mask. */
+void bsa_buddy_settle(struct bsa_section *section);
 
 /* Head of the block that holds the page, in at most BSA_MAX_ORDER + 1 looks. Needs no lock while
  * the page belongs to a live block. */

@@ -44,14 +44,29 @@ static bool violated(const struct checker *checker, bsa_page_index page, const c
 /* --- blocks ------------------------------------------------------------------------------------
  */
 
-static bool free_buddy_exists(const struct bsa_section *section, bsa_page_index head,
-                              uint64_t word) {
-    unsigned order = bsa_word_order(word);
+/* The buddy of the block, if it is a free block of that order. */
+static bool find_free_buddy(const struct bsa_section *section, bsa_page_index head, unsigned order,
+                            bsa_page_index *buddy) {
     uint64_t first = bsa_nominal_page(section, 0);
-    uint64_t buddy = bsa_nominal_page(section, head) ^ (uint64_t)1 << order;
+    uint64_t at = (bsa_nominal_page(section, head) ^ (uint64_t)1 << order) - first;
 
-    return order < BSA_MAX_ORDER && buddy >= first && buddy - first < section->total_pages &&
-           bsa_word_at(section, (bsa_page_index)(buddy - first)) == word;
+    *buddy = (bsa_page_index)at;
+    return order < BSA_MAX_ORDER && at < section->total_pages &&
+           bsa_word_at(section, *buddy) == bsa_block_word(BSA_FREE, order, (uint32_t)1 << order);
+}
+
+/* Whether the page starts the block whose merging is put off. */
+static bool is_back(const struct bsa_section *section, bsa_page_index page) {
+    const struct bsa_last_block *last = &section->derived.last;
+
+    return last->is_back && last->head.value == bsa_number_of(section, page).value;
+}
+
+static bool is_merged(const struct bsa_section *section, bsa_page_index head, unsigned order) {
+    bsa_page_index buddy;
+
+    return !find_free_buddy(section, head, order, &buddy) || is_back(section, head) ||
+           is_back(section, buddy);
 }
 
 static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
@@ -72,7 +87,7 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     HOLDS(bsa_word_back(word) == 0, head, "a head is not behind another head");
     if (bsa_word_state(word) == BSA_FREE) {
         HOLDS(bsa_is_power_of_two(count), head, "a free block has a power of two of pages");
-        HOLDS(!free_buddy_exists(section, head, word), head, "free buddies are merged");
+        HOLDS(is_merged(section, head, order), head, "free buddies are merged");
     }
     if (bsa_word_state(word) == BSA_SLAB) {
         HOLDS(bsa_word_class(word) < space->classes.count && order <= BSA_MAX_SLAB_ORDER &&
@@ -123,7 +138,7 @@ static bool heads_are_valid(const struct checker *checker, uint32_t *free_pages,
         }
         if (bsa_word_state(word) == BSA_FREE) {
             *free_pages += bsa_word_count(word);
-            free_blocks[bsa_word_order(word)]++;
+            free_blocks[bsa_word_order(word)] += !is_back(section, head);
         }
         *blocks += 1;
         head += bsa_word_count(word);
@@ -155,6 +170,46 @@ static bool free_list_is_valid(const struct checker *checker, unsigned order, ui
     return true;
 }
 
+/* Whether freeing the block taken last, and asking as before, gives the same block from the same
+ * lists: where it merges the buddies are the upper halves that were split off for it, listed last,
+ * and from the order on that is looked for there is nothing else. */
+static bool last_block_comes_again(const struct bsa_section *section) {
+    const struct bsa_last_block *last = &section->derived.last;
+    bsa_page_index head = bsa_index_of(section, last->head), buddy;
+    unsigned order = last->order;
+
+    for (; find_free_buddy(section, head, order, &buddy); order++) {
+        if (buddy < head ||
+            section->derived.free_list[order].value != bsa_number_of(section, buddy).value ||
+            (order >= last->least && section->derived.free_count[order] != 1)) {
+            return false;
+        }
+    }
+    return order >= last->least;
+}
+
+static bool last_block_is_valid(const struct checker *checker) {
+    const struct bsa_section *section = checker->section;
+    const struct bsa_last_block *last = &section->derived.last;
+    bsa_page_index head = bsa_index_of(section, last->head);
+    uint64_t word;
+
+    if (last->head.value == 0) {
+        HOLDS(!last->is_back, 0, "what is put off is the merging of the block taken last");
+        return true;
+    }
+    HOLDS(bsa_section_has_number(section, last->head) && last->order <= BSA_MAX_ORDER, 0,
+          "the block taken last is one");
+    word = bsa_word_at(section, head);
+    HOLDS(bsa_word_order(word) == last->order &&
+              bsa_word_count(word) == (uint32_t)1 << last->order &&
+              (bsa_word_state(word) == BSA_FREE) == last->is_back,
+          head, "the block taken last is one");
+    HOLDS(last_block_comes_again(section), head,
+          "the block taken last, freed and asked for again, comes again");
+    return true;
+}
+
 static bool section_is_valid(const struct checker *checker, uint64_t *allocated) {
     const struct bsa_section *section = checker->section;
     uint32_t free_pages = 0, free_blocks[BSA_MAX_ORDER + 1] = {0};
@@ -173,6 +228,9 @@ static bool section_is_valid(const struct checker *checker, uint64_t *allocated)
         if (!free_list_is_valid(checker, order, free_blocks[order])) {
             return false;
         }
+    }
+    if (!last_block_is_valid(checker)) {
+        return false;
     }
     HOLDS(free_pages == atomic_load_explicit(&section->derived.free_pages, memory_order_relaxed), 0,
           "the count of free pages is that of the free blocks");

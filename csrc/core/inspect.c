@@ -19,9 +19,17 @@ static void unlock(const struct bsa_root *root) {
     bsa_unlock_pages((struct bsa_root *)(uintptr_t)root);
 }
 
-/* Nor does merging change what is free. */
-static void merge_caches(const struct bsa_root *root) {
+/* Nor does merging change what is free: of what page caches hold, as far as they are within reach,
+ * and what the sections have put off. To be unlocked. */
+static void merge_and_lock(const struct bsa_root *root) {
+    struct bsa_section *section;
+
     bsa_page_caches_merge_shared((struct bsa_root *)(uintptr_t)root);
+    lock(root);
+    for (section = bsa_first_section(root); section != NULL;
+         section = bsa_next_section(root, section)) {
+        bsa_buddy_settle(section);
+    }
 }
 
 /* Pages that page caches hold. */
@@ -95,8 +103,7 @@ bsa_status bsa_section_info(const struct bsa_root *root, unsigned index,
                             struct bsa_section_info *info) {
     const struct bsa_section *section;
 
-    merge_caches(root);
-    lock(root);
+    merge_and_lock(root);
     section = bsa_nth_section(root, index);
     if (section != NULL) {
         describe_section(section, info);
@@ -138,8 +145,7 @@ void bsa_free_blocks(const struct bsa_root *root, uint64_t counts[BSA_MAX_ORDER 
     const struct bsa_section *section;
 
     memset(counts, 0, (BSA_MAX_ORDER + 1) * sizeof counts[0]);
-    merge_caches(root);
-    lock(root);
+    merge_and_lock(root);
     bsa_page_caches_count(root, NULL, counts);
     for (section = bsa_first_section(root); section != NULL;
          section = bsa_next_section(root, section)) {
@@ -169,8 +175,7 @@ size_t bsa_free_list(const struct bsa_root *root, unsigned index, unsigned order
     const struct bsa_section *section;
     size_t count = 0;
 
-    merge_caches(root);
-    lock(root);
+    merge_and_lock(root);
     section = bsa_nth_section(root, index);
     if (section != NULL && order <= BSA_MAX_ORDER) {
         count = copy_free_list(section, order, addresses, room);
@@ -341,8 +346,7 @@ bsa_status bsa_page_state_of(const struct bsa_root *root, uintptr_t address,
     if (section == NULL) {
         return not_found(root);
     }
-    merge_caches(root);
-    lock(root);
+    merge_and_lock(root);
     *state = state_of(bsa_word_at(section, bsa_block_of(section, bsa_page_of(section, address))));
     unlock(root);
     return BSA_OK;

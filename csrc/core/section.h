@@ -47,6 +47,13 @@ struct bsa_directory_node {
     _Atomic int64_t child[BSA_DIRECTORY_FANOUT];
 };
 
+/* The block that was taken last, until anything else of the buddy's changes (buddy.c). */
+struct bsa_last_block {
+    bsa_page_no head;     /* 0: none */
+    uint8_t order, least; /* what was asked for: 2^order pages, of a block of 2^least at least */
+    bool is_back;         /* it is free again, on no list and not merged yet */
+};
+
 struct bsa_section_derived {
     /* Where this process finds things: all that freeing asks of a section, in one cache line. */
     _Alignas(BSA_CACHE_LINE) uintptr_t heap_start;
@@ -64,6 +71,7 @@ struct bsa_section_derived {
     uint32_t free_count[BSA_MAX_ORDER + 1];
     uint32_t free_mask; /* bit o: free_list[o] is not empty */
     _Atomic uint32_t free_pages;
+    struct bsa_last_block last;
     uint64_t real_alignment;
     uint64_t region_start, region_size; /* raw bytes of the metadata's region */
     uint64_t heap_region_start,
