@@ -298,7 +298,7 @@ bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_ind
 
 void bsa_buddy_cut(struct bsa_section *section, bsa_page_index head, unsigned order,
                    uint32_t pieces, uint64_t word) {
-    bsa_buddy_settle(section);
+    BSA_ASSERT(section->derived.last.head.value == 0); /* the block comes from take_some */
     bsa_raise_high_water(section, head + ((pieces - 1) << order) + 1);
     while (pieces-- > 0) {
         bsa_page_set_word(bsa_page_at(section, head + (pieces << order)), word);

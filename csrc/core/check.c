@@ -195,18 +195,18 @@ static bool last_block_is_valid(const struct checker *checker) {
     uint64_t word;
 
     if (last->head.value == 0) {
-        HOLDS(!last->is_back, 0, "what is put off is the merging of the block taken last");
+        HOLDS(!last->is_back, 0, "a block that is back is one");
         return true;
     }
     HOLDS(bsa_section_has_number(section, last->head) && last->order <= BSA_MAX_ORDER, 0,
-          "the block taken last is one");
+          "the block taken last is as it was");
     word = bsa_word_at(section, head);
     HOLDS(bsa_word_order(word) == last->order &&
               bsa_word_count(word) == (uint32_t)1 << last->order &&
               (bsa_word_state(word) == BSA_FREE) == last->is_back,
-          head, "the block taken last is one");
+          head, "the block taken last is as it was");
     HOLDS(last_block_comes_again(section), head,
-          "the block taken last, freed and asked for again, comes again");
+          "the block taken last, freed, would be taken again");
     return true;
 }
 
