@@ -26,8 +26,8 @@ static BSA_APART void clear(struct bsa_root *root, uintptr_t address) {
     }
 }
 
-bsa_status bsa_finish_alloc(struct bsa_root *root, unsigned slot, size_t size, unsigned flags,
-                            bsa_status status, uintptr_t address) {
+BSA_APART bsa_status bsa_finish_alloc_slow(struct bsa_root *root, unsigned slot, size_t size,
+                                           unsigned flags, bsa_status status, uintptr_t address) {
     if (BSA_UNLIKELY(status != BSA_OK)) {
         return bsa_failed(root, slot, status);
     }
@@ -82,15 +82,9 @@ static BSA_FAST_PATH bool has_object_at_hand(const struct bsa_cache *cache) {
 static bsa_status alloc_sized(struct bsa_root *root, unsigned slot, size_t size, size_t align,
                               uintptr_t *address) {
     unsigned class_index = bsa_class_for(&root->space.classes, size, align);
-    struct bsa_page_request request;
 
-    if (class_index < BSA_CLASSES) {
-        return bsa_object_alloc(root, slot, class_index, address);
-    }
-    if (!bsa_request_for_size(root, size, align, &request)) {
-        return BSA_NO_MEMORY;
-    }
-    return bsa_page_block_alloc(root, slot, &request, address);
+    return class_index < BSA_CLASSES ? bsa_object_alloc(root, slot, class_index, address)
+                                     : bsa_page_block_alloc(root, slot, size, align, address);
 }
 
 static BSA_APART bsa_status alloc_general(struct bsa_root *root, unsigned slot, size_t size,
@@ -161,17 +155,13 @@ uintptr_t bsa_malloc_on(struct bsa_root *root, unsigned number, size_t size) {
 }
 
 size_t bsa_granted_size(const struct bsa_root *root, size_t size, size_t align) {
-    struct bsa_page_request request;
-
     if (BSA_LIKELY(size <= root->space.classes.largest && align == 0)) {
         return root->space.classes.classes[bsa_class_of_size(size)].size;
     }
     if (bsa_class_for(&root->space.classes, size, align) < BSA_CLASSES) {
         return bsa_class_size(bsa_class_for(&root->space.classes, size, align));
     }
-    return bsa_request_for_size(root, size, align, &request)
-               ? (size_t)request.count << root->space.classes.page_shift
-               : 0;
+    return bsa_page_block_size(root, size, align);
 }
 
 bsa_status bsa_free_untraced(struct bsa_root *root, unsigned number, uintptr_t address) {

@@ -76,22 +76,9 @@ static void set_head(struct bsa_section *section, bsa_page_index head, enum bsa_
                       bsa_block_word(state, bsa_log2_ceil(count), count));
 }
 
-/* The same for a block of 2^order pages. */
-static BSA_FAST_PATH void set_block(struct bsa_section *section, bsa_page_index head,
-                                    enum bsa_head_state state, unsigned order) {
-    bsa_page_set_word(bsa_page_at(section, head), bsa_block_word(state, order, pages_of(order)));
-}
-
 static BSA_FAST_PATH void set_free(struct bsa_section *section, bsa_page_index head,
                                    unsigned order) {
-    set_block(section, head, BSA_FREE, order);
-}
-
-static void count_free(struct bsa_section *section, uint32_t more) {
-    _Atomic uint32_t *free_pages = &section->derived.free_pages;
-
-    atomic_store_explicit(free_pages, atomic_load_explicit(free_pages, memory_order_relaxed) + more,
-                          memory_order_relaxed);
+    bsa_buddy_set_block(section, head, BSA_FREE, order);
 }
 
 /* --- splitting ---------------------------------------------------------------------------------
@@ -116,8 +103,8 @@ static BSA_FAST_PATH void keep_lower_end(struct bsa_section *section, bsa_page_i
         }
     }
     section->derived.free_mask |= halves;
-    set_block(section, head, BSA_CLAIMED, order);
-    count_free(section, 0U - pages_of(order));
+    bsa_buddy_set_block(section, head, BSA_CLAIMED, order);
+    bsa_buddy_count_free(section, 0U - pages_of(order));
 }
 
 /* Halves the free, unlisted block `*head` of order `*order` until one part starts at `target`, and
@@ -180,9 +167,8 @@ static BSA_FAST_PATH bsa_page_index take_first(struct bsa_section *section, unsi
     return head;
 }
 
-/* bsa_buddy_take from the free lists. `least` is the larger one of the request's orders. */
-static BSA_APART bool take_listed(struct bsa_section *section, unsigned order, unsigned least,
-                                  bsa_page_index *head) {
+bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order, unsigned least,
+                           bsa_page_index *head) {
     uint32_t orders;
 
     bsa_buddy_settle(section);
@@ -198,21 +184,6 @@ static BSA_APART bool take_listed(struct bsa_section *section, unsigned order, u
         return false;
     }
     carve(section, *head, *head, order);
-    return true;
-}
-
-bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
-                    bsa_page_index *head) {
-    unsigned least = align_order > order ? align_order : order;
-    struct bsa_last_block *last = &section->derived.last;
-
-    if (BSA_UNLIKELY(!last->is_back || last->order != order || last->least != least)) {
-        return take_listed(section, order, least, head);
-    }
-    *head = bsa_index_of(section, last->head);
-    last->is_back = false;
-    set_block(section, *head, BSA_CLAIMED, order);
-    count_free(section, 0U - pages_of(order));
     return true;
 }
 
@@ -365,36 +336,23 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
         bsa_raise_high_water(section, head + have + 1);
         set_free(section, head + have, order);
         set_head(section, head, state, have);
-        count_free(section, pages_of(order));
+        bsa_buddy_count_free(section, pages_of(order));
         list_merged(section, head + have, order, section->total_pages);
     }
 }
 
-/* bsa_buddy_release to the free lists. */
-static BSA_APART void release_to_lists(struct bsa_section *section, bsa_page_index head) {
+void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head) {
     uint32_t count = bsa_word_count(bsa_word_at(section, head));
     unsigned order = bsa_log2_floor(count);
 
+    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
+               bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
     bsa_buddy_settle(section);
     if (BSA_UNLIKELY(count != pages_of(order))) {
         bsa_buddy_shrink(section, head, pages_of(order));
     }
-    count_free(section, pages_of(order));
+    bsa_buddy_count_free(section, pages_of(order));
     list_merged(section, head, order, section->total_pages);
-}
-
-void bsa_buddy_release(struct bsa_section *section, bsa_page_index head) {
-    struct bsa_last_block *last = &section->derived.last;
-
-    BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
-               bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
-    if (last->head.value != bsa_number_of(section, head).value) {
-        release_to_lists(section, head);
-        return;
-    }
-    last->is_back = true;
-    set_free(section, head, last->order);
-    count_free(section, pages_of(last->order));
 }
 
 void bsa_buddy_settle(struct bsa_section *section) {
@@ -438,7 +396,7 @@ bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t c
         uint64_t absorbed = bsa_word_at(section, page);
 
         list_remove(section, page, bsa_word_order(absorbed));
-        count_free(section, 0U - bsa_word_count(absorbed));
+        bsa_buddy_count_free(section, 0U - bsa_word_count(absorbed));
         bsa_page_set_word(bsa_page_at(section, page), 0);
         page += bsa_word_count(absorbed);
     }
@@ -469,7 +427,7 @@ void bsa_buddy_cover(struct bsa_section *section) {
         end -= pages_of(order);
         set_free(section, end, order);
         list_push(section, end, order);
-        count_free(section, pages_of(order));
+        bsa_buddy_count_free(section, pages_of(order));
     }
 }
 
@@ -532,7 +490,7 @@ void bsa_buddy_rebuild(struct bsa_section *section) {
             set_head(section, head, BSA_PAGES, count);
         } else if (bsa_word_state(word) != BSA_PAGES && bsa_word_state(word) != BSA_SLAB) {
             /* Free; no object was in one that was changing. The rest is not listed yet. */
-            count_free(section, count);
+            bsa_buddy_count_free(section, count);
             list_merged(section, head, bsa_word_order(word), head);
         }
     }

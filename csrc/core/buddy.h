@@ -7,9 +7,42 @@
 /* Covers the heap with the largest naturally aligned blocks that fit; the section is new. */
 void bsa_buddy_cover(struct bsa_section *section);
 
+/* Writes the word of a block of 2^order pages. */
+static BSA_FAST_PATH void bsa_buddy_set_block(struct bsa_section *section, bsa_page_index head,
+                                              enum bsa_head_state state, unsigned order) {
+    bsa_page_set_word(bsa_page_at(section, head),
+                      bsa_block_word(state, order, (uint32_t)1 << order));
+}
+
+/* Counts free pages, which others may read meanwhile. */
+static BSA_FAST_PATH void bsa_buddy_count_free(struct bsa_section *section, uint32_t more) {
+    _Atomic uint32_t *free_pages = &section->derived.free_pages;
+
+    atomic_store_explicit(free_pages, atomic_load_explicit(free_pages, memory_order_relaxed) + more,
+                          memory_order_relaxed);
+}
+
+/* bsa_buddy_take from the free lists: `least` is the larger one of the request's orders. */
+bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order, unsigned least,
+                           bsa_page_index *head);
+/* bsa_buddy_release to the free lists. */
+void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head);
+
 /* Takes a block of 2^order pages aligned to 2^align_order pages; its head says BSA_CLAIMED. */
-bool bsa_buddy_take(struct bsa_section *section, unsigned order, unsigned align_order,
-                    bsa_page_index *head);
+static BSA_FAST_PATH bool bsa_buddy_take(struct bsa_section *section, unsigned order,
+                                         unsigned align_order, bsa_page_index *head) {
+    unsigned least = align_order > order ? align_order : order;
+    struct bsa_last_block *last = &section->derived.last;
+
+    if (BSA_UNLIKELY(!last->is_back || last->order != order || last->least != least)) {
+        return bsa_buddy_take_listed(section, order, least, head);
+    }
+    *head = bsa_index_of(section, last->head);
+    last->is_back = false;
+    bsa_buddy_set_block(section, *head, BSA_CLAIMED, order);
+    bsa_buddy_count_free(section, 0U - ((uint32_t)1 << order));
+    return true;
+}
 
 /* Takes the smallest block of 2^order pages or more; of one of more than 2^most pages only so many.
  * `*taken` receives its order; its head says BSA_CLAIMED. */
@@ -40,7 +73,17 @@ bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t c
 
 /* Frees a block that nobody else can free: it goes to the free lists, merged as far as its buddies
  * are free. That of the block taken last may be put off. */
-void bsa_buddy_release(struct bsa_section *section, bsa_page_index head);
+static BSA_FAST_PATH void bsa_buddy_release(struct bsa_section *section, bsa_page_index head) {
+    struct bsa_last_block *last = &section->derived.last;
+
+    if (last->head.value != bsa_number_of(section, head).value) {
+        bsa_buddy_release_listed(section, head);
+        return;
+    }
+    last->is_back = true;
+    bsa_buddy_set_block(section, head, BSA_FREE, last->order);
+    bsa_buddy_count_free(section, (uint32_t)1 << last->order);
+}
 
 /* Does what was put off. To be called before anything but these functions looks at free lists,
  * their counts or mask. */

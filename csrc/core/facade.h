@@ -27,9 +27,17 @@ static inline void bsa_trace(const struct bsa_root *root, enum bsa_trace_op op, 
 
 /* Counts the failure, if it is one of memory. Returns the status. */
 bsa_status bsa_failed(struct bsa_root *root, unsigned slot, bsa_status status);
+/* The rest of bsa_finish_alloc. */
+bsa_status bsa_finish_alloc_slow(struct bsa_root *root, unsigned slot, size_t size, unsigned flags,
+                                 bsa_status status, uintptr_t address);
 /* What every kind of allocation ends with: counts a failure, or clears and traces. */
-bsa_status bsa_finish_alloc(struct bsa_root *root, unsigned slot, size_t size, unsigned flags,
-                            bsa_status status, uintptr_t address);
+static BSA_FAST_PATH bsa_status bsa_finish_alloc(struct bsa_root *root, unsigned slot, size_t size,
+                                                 unsigned flags, bsa_status status,
+                                                 uintptr_t address) {
+    return BSA_LIKELY(status == BSA_OK && (flags & BSA_ZERO) == 0 && root->hooks.trace == NULL)
+               ? BSA_OK
+               : bsa_finish_alloc_slow(root, slot, size, flags, status, address);
+}
 /* As bsa_alloc_on and bsa_free_on; no trace, no failure counted. */
 bsa_status bsa_alloc_untraced(struct bsa_root *root, unsigned number, size_t size,
                               uintptr_t *address);
@@ -70,12 +78,12 @@ static BSA_FAST_PATH bsa_status bsa_object_free_own(struct bsa_root *root, struc
 
 /* --- page_blocks.c --- */
 
-/* The block for `size` bytes. `align` is a power of two, or 0. False: larger than any. */
-bool bsa_request_for_size(const struct bsa_root *root, size_t size, size_t align,
-                          struct bsa_page_request *request);
-/* A block, from the slot's page cache or the buddy. */
-bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot,
-                                const struct bsa_page_request *request, uintptr_t *address);
+/* A block for `size` bytes, from the slot's page cache or the buddy. `align` is a power of two, or
+ * 0. */
+bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot, size_t size, size_t align,
+                                uintptr_t *address);
+/* The size of such a block; 0: there is none so large. */
+size_t bsa_page_block_size(const struct bsa_root *root, size_t size, size_t align);
 /* Frees the page block of at least `count` pages that starts at the address in the section's heap;
  * `*bytes` receives its size. Errors as bsa_free_pages's. */
 bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,

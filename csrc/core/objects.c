@@ -20,9 +20,7 @@ static bool add_slab(struct bsa_root *root, struct bsa_cache *cache) {
 
     order = order < largest ? order : largest;
     for (;; order--) {
-        struct bsa_page_request request = {order, 0, (uint32_t)1 << order, BSA_FOR_SLAB};
-
-        if (bsa_pages_take(root, &request, &slab)) {
+        if (bsa_pages_take_slab(root, order, &slab)) {
             bsa_cache_add_slab(&root->space, cache, slab, order);
             return true;
         }

@@ -43,26 +43,29 @@ static BSA_APART bool pages_from_cache(struct bsa_root *root, struct bsa_slot *s
     return taken;
 }
 
-bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot,
-                                const struct bsa_page_request *request, uintptr_t *address) {
-    struct bsa_slab block;
+/* A block, where the buddy has none at first. */
+static BSA_APART bsa_status take_after_trimming(struct bsa_root *root, unsigned slot,
+                                                const struct bsa_page_request *request,
+                                                uintptr_t *address) {
+    bsa_trim_on(root, slot);
+    return bsa_pages_take(root, request, address) ? BSA_OK : BSA_NO_MEMORY;
+}
 
+/* A block, from the slot's page cache or the buddy. */
+static BSA_FAST_PATH bsa_status take(struct bsa_root *root, unsigned slot,
+                                     const struct bsa_page_request *request, uintptr_t *address) {
     if (root->has_page_caches && slot < root->space.slot_count &&
         pages_from_cache(root, &root->space.slots[slot], request, address)) {
         return BSA_OK;
     }
-    if (BSA_UNLIKELY(!bsa_pages_take(root, request, &block))) {
-        bsa_trim_on(root, slot);
-        if (!bsa_pages_take(root, request, &block)) {
-            return BSA_NO_MEMORY;
-        }
-    }
-    *address = bsa_page_address(block.section, block.head);
-    return BSA_OK;
+    return BSA_LIKELY(bsa_pages_take(root, request, address))
+               ? BSA_OK
+               : take_after_trimming(root, slot, request, address);
 }
 
-bool bsa_request_for_size(const struct bsa_root *root, size_t size, size_t align,
-                          struct bsa_page_request *request) {
+/* The block for `size` bytes. `align` is a power of two, or 0. False: larger than any. */
+static BSA_FAST_PATH bool request_for_size(const struct bsa_root *root, size_t size, size_t align,
+                                           struct bsa_page_request *request) {
     unsigned shift = root->space.classes.page_shift;
     uint64_t pages = ((uint64_t)size >> shift) + ((size & (((size_t)1 << shift) - 1)) != 0);
 
@@ -75,6 +78,22 @@ bool bsa_request_for_size(const struct bsa_root *root, size_t size, size_t align
     request->align_order = align >> shift == 0 ? 0 : bsa_log2_floor(align) - shift;
     request->requested = size;
     return true;
+}
+
+bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot, size_t size, size_t align,
+                                uintptr_t *address) {
+    struct bsa_page_request request;
+
+    return request_for_size(root, size, align, &request) ? take(root, slot, &request, address)
+                                                         : BSA_NO_MEMORY;
+}
+
+size_t bsa_page_block_size(const struct bsa_root *root, size_t size, size_t align) {
+    struct bsa_page_request request;
+
+    return request_for_size(root, size, align, &request)
+               ? (size_t)request.count << root->space.classes.page_shift
+               : 0;
 }
 
 static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, size_t count,
@@ -109,7 +128,7 @@ static BSA_APART bsa_status alloc_pages_general(struct bsa_root *root, unsigned 
         return status;
     }
     *address = 0;
-    status = bsa_page_block_alloc(root, slot, &request, address);
+    status = take(root, slot, &request, address);
     return bsa_finish_alloc(root, slot, (size_t)request.requested, flags, status, *address);
 }
 
@@ -158,7 +177,6 @@ bsa_status bsa_alloc_pages_on(struct bsa_root *root, unsigned slot, size_t count
 bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_t count,
                                      size_t align, uintptr_t *address) {
     struct bsa_page_request request;
-    struct bsa_slab block;
     bsa_status status = request_for_pages(root, count, align, 0, &request);
 
     if (status == BSA_OK && !bsa_is_initialized(root)) {
@@ -168,13 +186,10 @@ bsa_status bsa_alloc_pages_lowmem_on(struct bsa_root *root, unsigned slot, size_
         return status;
     }
     *address = 0;
-    status = bsa_pages_take_low(root, &request, &block);
+    status = bsa_pages_take_low(root, &request, address);
     if (status == BSA_NO_MEMORY) {
         bsa_trim_on(root, slot);
-        status = bsa_pages_take_low(root, &request, &block);
-    }
-    if (status == BSA_OK) {
-        *address = bsa_page_address(block.section, block.head);
+        status = bsa_pages_take_low(root, &request, address);
     }
     return bsa_finish_alloc(root, slot, (size_t)request.requested, 0, status, *address);
 }
@@ -210,29 +225,31 @@ static bool put_cached(struct bsa_root *root, unsigned number, struct bsa_slab b
                               bsa_page_address(block.section, block.head));
 }
 
-static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number, struct bsa_slab block,
-                                    uint64_t word) {
-    struct bsa_slot *slot = &root->space.slots[number];
-    bool locked = bsa_enter_slot(root, slot);
-    bool done = put_cached(root, number, block, word);
+/* Frees the page block that starts at the address to the slot's page cache, if it is one that such
+ * caches hold; `*bytes` receives its size. */
+static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number,
+                                    struct bsa_section *section, uintptr_t address, size_t count,
+                                    size_t *bytes) {
+    struct bsa_slab block = {section, bsa_page_of(section, address)};
+    uint64_t word = bsa_page_word(bsa_slab_page(block));
+    bool locked, done;
 
-    bsa_leave_slot(root, slot, locked);
+    if (!bsa_starts_page(section, address) || !goes_to_cache(word, count)) {
+        return false;
+    }
+    locked = bsa_enter_slot(root, &root->space.slots[number]);
+    done = put_cached(root, number, block, word);
+    bsa_leave_slot(root, &root->space.slots[number], locked);
+    *bytes = (size_t)bsa_word_count(word) << section->page_shift;
     return done;
 }
 
 bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
                                uintptr_t address, size_t count, size_t *bytes) {
-    if (root->has_page_caches && number < root->space.slot_count &&
-        address % bsa_page_size(root) == 0) {
-        struct bsa_slab block = {section, bsa_page_of(section, address)};
-        uint64_t word = bsa_page_word(bsa_slab_page(block));
-
-        if (goes_to_cache(word, count) && free_to_cache(root, number, block, word)) {
-            *bytes = (size_t)bsa_word_count(word) << section->page_shift;
-            return BSA_OK;
-        }
-    }
-    return bsa_pages_free(root, section, address, count, bytes);
+    return root->has_page_caches && number < root->space.slot_count &&
+                   free_to_cache(root, number, section, address, count, bytes)
+               ? BSA_OK
+               : bsa_pages_free(root, section, address, count, bytes);
 }
 
 static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
@@ -244,7 +261,7 @@ static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned s
     if (section == NULL) {
         return bsa_is_initialized(root) ? BSA_NOT_FOUND : BSA_NOT_INITIALIZED;
     }
-    status = count == 0 || address % bsa_page_size(root) != 0
+    status = count == 0 || !bsa_starts_page(section, address)
                  ? BSA_INVALID_PARAM
                  : bsa_page_block_free(root, slot, section, address, count, &size);
     if (status == BSA_OK) {

@@ -29,42 +29,34 @@ static BSA_FAST_PATH void count_blocks(struct bsa_root *root, unsigned order, ui
     bsa_tally_add(bsa_page_tally(root), blocks, block_bytes(root, pages));
 }
 
-/* Makes the block just taken a live one. */
-static BSA_FAST_PATH void make_live(struct bsa_root *root, const struct bsa_page_request *request,
-                                    struct bsa_slab block) {
+/* Trims the block just taken to the pages asked for, and makes it a live one. Returns its address.
+ */
+static BSA_FAST_PATH uintptr_t make_live(struct bsa_root *root,
+                                         const struct bsa_page_request *request,
+                                         struct bsa_slab block) {
+    uintptr_t address = bsa_page_address(block.section, block.head);
     size_t bytes = block_bytes(root, request->count);
 
+    if (BSA_UNLIKELY(request->count != (uint32_t)1 << request->order)) {
+        bsa_buddy_shrink(block.section, block.head, request->count);
+    }
     count_blocks(root, request->order, 1, request->count);
     root->page_slack += bytes - request->requested;
     root->per_order[request->order].total++;
     root->total_blocks++;
     root->total_block_bytes += bytes;
     bsa_page_set_requested(bsa_slab_page(block), request->requested);
-    bsa_unpoison_new(block.section, bsa_page_address(block.section, block.head), bytes);
+    bsa_unpoison_new(block.section, address, bytes);
     /* From here on anybody may free it. */
     bsa_page_set_word(bsa_slab_page(block),
                       bsa_block_word(BSA_PAGES, request->order, request->count));
+    return address;
 }
 
-/* Trims the block just taken to the pages asked for, and counts it. */
-static BSA_FAST_PATH void finish_take(struct bsa_root *root, const struct bsa_page_request *request,
-                                      struct bsa_slab block) {
-    if (BSA_UNLIKELY(request->count != (uint32_t)1 << request->order)) {
-        bsa_buddy_shrink(block.section, block.head, request->count);
-    }
-    if (BSA_UNLIKELY(request->requested == BSA_FOR_SLAB)) {
-        count_pages(root, request->count);
-        bsa_page_set_word(bsa_slab_page(block),
-                          bsa_block_word(BSA_CHANGING, request->order, request->count));
-    } else {
-        make_live(root, request, block);
-    }
-}
-
-/* A block of the first section that has one. Under the page lock. */
+/* A block of the first section that has one, within the limit. Under the page lock. */
 static BSA_FAST_PATH bool take_block(struct bsa_root *root, unsigned order, unsigned align_order,
-                                     struct bsa_slab *block) {
-    struct bsa_section *section = bsa_first_section(root);
+                                     uint32_t count, struct bsa_slab *block) {
+    struct bsa_section *section = within_limit(root, count) ? bsa_first_section(root) : NULL;
 
     for (; section != NULL; section = bsa_next_section(root, section)) {
         if (BSA_LIKELY(bsa_buddy_take(section, order, align_order, &block->head))) {
@@ -76,14 +68,28 @@ static BSA_FAST_PATH bool take_block(struct bsa_root *root, unsigned order, unsi
 }
 
 bool bsa_pages_take(struct bsa_root *root, const struct bsa_page_request *request,
-                    struct bsa_slab *block) {
+                    uintptr_t *address) {
+    struct bsa_slab block;
     bool taken;
 
     bsa_lock_pages(root);
-    taken = within_limit(root, request->count) &&
-            take_block(root, request->order, request->align_order, block);
+    taken = take_block(root, request->order, request->align_order, request->count, &block);
     if (BSA_LIKELY(taken)) {
-        finish_take(root, request, *block);
+        *address = make_live(root, request, block);
+    }
+    bsa_unlock_pages(root);
+    return taken;
+}
+
+bool bsa_pages_take_slab(struct bsa_root *root, unsigned order, struct bsa_slab *slab) {
+    uint32_t count = (uint32_t)1 << order;
+    bool taken;
+
+    bsa_lock_pages(root);
+    taken = take_block(root, order, 0, count, slab);
+    if (taken) {
+        count_pages(root, count);
+        bsa_page_set_word(bsa_slab_page(*slab), bsa_block_word(BSA_CHANGING, order, count));
     }
     bsa_unlock_pages(root);
     return taken;
@@ -151,8 +157,8 @@ static inline bool claim(const struct bsa_root *root, struct bsa_page *page, uin
 
 /* Under the page lock: the page block that starts at `head`, if it is live and has at least `count`
  * pages. */
-static bsa_status free_head(struct bsa_root *root, struct bsa_section *section, bsa_page_index head,
-                            size_t count, size_t *bytes) {
+static BSA_FAST_PATH bsa_status free_head(struct bsa_root *root, struct bsa_section *section,
+                                          bsa_page_index head, size_t count, size_t *bytes) {
     struct bsa_page *page = bsa_page_at(section, head);
     uint64_t word = bsa_page_word(page);
 
@@ -173,19 +179,22 @@ static bsa_status free_head(struct bsa_root *root, struct bsa_section *section, 
     return BSA_OK;
 }
 
+/* Why no block can start at the address, which is inside a page. */
+static BSA_SLOW_PATH bsa_status inside_page(const struct bsa_section *section, uintptr_t address) {
+    bsa_page_index head = bsa_block_of(section, bsa_page_of(section, address));
+
+    return bsa_word_state(bsa_word_at(section, head)) == BSA_PAGES ? BSA_INVALID_PARAM
+                                                                   : BSA_NOT_ALLOCATED;
+}
+
 bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section, uintptr_t address,
                           size_t count, size_t *bytes) {
-    bsa_page_index head = bsa_page_of(section, address);
     bsa_status status;
 
     bsa_lock_pages(root);
-    if (BSA_LIKELY(address % ((uintptr_t)1 << section->page_shift) == 0)) {
-        status = free_head(root, section, head, count, bytes);
-    } else {
-        uint64_t word = bsa_word_at(section, bsa_block_of(section, head));
-
-        status = bsa_word_state(word) == BSA_PAGES ? BSA_INVALID_PARAM : BSA_NOT_ALLOCATED;
-    }
+    status = BSA_LIKELY(bsa_starts_page(section, address))
+                 ? free_head(root, section, bsa_page_of(section, address), count, bytes)
+                 : inside_page(section, address);
     bsa_unlock_pages(root);
     return status;
 }
@@ -307,31 +316,32 @@ static bool next_candidate(struct bsa_root *root, struct bsa_section *section,
 
 /* Takes the candidate if it is still free and within the limit. */
 static bool take_candidate(struct bsa_root *root, const struct bsa_page_request *request,
-                           struct bsa_slab block) {
+                           struct bsa_slab block, uintptr_t *address) {
     bool taken;
 
     bsa_lock_pages(root);
     taken = within_limit(root, request->count) &&
             bsa_buddy_take_at(block.section, request->order, block.head);
     if (taken) {
-        finish_take(root, request, block);
+        *address = make_live(root, request, block);
     }
     bsa_unlock_pages(root);
     return taken;
 }
 
 static bsa_status take_low_from(struct bsa_root *root, const struct bsa_page_request *request,
-                                struct bsa_slab *block) {
+                                struct bsa_section *section, uintptr_t *address) {
     uint64_t bytes = block_bytes(root, (uint64_t)1 << request->order), physical;
+    struct bsa_slab block = {section, 0};
 
-    while (next_candidate(root, block->section, request, &block->head)) {
-        if (!translate(block->section, block->head, &physical)) {
+    while (next_candidate(root, section, request, &block.head)) {
+        if (!translate(section, block.head, &physical)) {
             return BSA_NO_TRANSLATION;
         }
-        if (ends_low(physical, bytes) && take_candidate(root, request, *block)) {
+        if (ends_low(physical, bytes) && take_candidate(root, request, block, address)) {
             return BSA_OK;
         }
-        block->head += (bsa_page_index)1 << request->order;
+        block.head += (bsa_page_index)1 << request->order;
     }
     return BSA_NO_MEMORY;
 }
@@ -344,14 +354,12 @@ static struct bsa_section *following_section(struct bsa_root *root, struct bsa_s
 }
 
 bsa_status bsa_pages_take_low(struct bsa_root *root, const struct bsa_page_request *request,
-                              struct bsa_slab *block) {
+                              uintptr_t *address) {
+    struct bsa_section *section = NULL;
     bsa_status status = BSA_NO_MEMORY;
 
-    block->section = NULL;
-    while (status == BSA_NO_MEMORY &&
-           (block->section = following_section(root, block->section)) != NULL) {
-        block->head = 0;
-        status = take_low_from(root, request, block);
+    while (status == BSA_NO_MEMORY && (section = following_section(root, section)) != NULL) {
+        status = take_low_from(root, request, section, address);
     }
     return status;
 }

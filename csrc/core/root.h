@@ -132,17 +132,17 @@ struct bsa_page_request {
     unsigned order;
     unsigned align_order;
     uint32_t count;     /* pages to keep of the block */
-    uint64_t requested; /* bytes; BSA_FOR_SLAB: the block becomes a slab, and is counted as one */
+    uint64_t requested; /* bytes */
 };
-
-#define BSA_FOR_SLAB UINT64_MAX
 
 /* Takes a block, from the first section that has one. False: none, or the limit forbids it. */
 bool bsa_pages_take(struct bsa_root *root, const struct bsa_page_request *request,
-                    struct bsa_slab *block);
+                    uintptr_t *address);
 /* The same from pages that end below 4 GiB physically. NO_MEMORY, NO_TRANSLATION. */
 bsa_status bsa_pages_take_low(struct bsa_root *root, const struct bsa_page_request *request,
-                              struct bsa_slab *block);
+                              uintptr_t *address);
+/* A block of 2^order pages that becomes a slab: its head says BSA_CHANGING. */
+bool bsa_pages_take_slab(struct bsa_root *root, unsigned order, struct bsa_slab *slab);
 /* Frees the page block that starts at the address, an address of the section's heap, if it has at
  * least `count` pages; `*bytes` receives its size. Errors as bsa_free_pages's. */
 bsa_status bsa_pages_free(struct bsa_root *root, struct bsa_section *section, uintptr_t address,

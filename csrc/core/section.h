@@ -182,6 +182,10 @@ static inline bsa_page_index bsa_page_of(const struct bsa_section *section, uint
     return (bsa_page_index)((address - bsa_heap_start(section)) >> section->derived.page_shift);
 }
 
+static inline bool bsa_starts_page(const struct bsa_section *section, uintptr_t address) {
+    return (address & (((uintptr_t)1 << section->derived.page_shift) - 1)) == 0;
+}
+
 /* The entry of that page. */
 static inline struct bsa_page *bsa_page_around(const struct bsa_section *section,
                                                uintptr_t address) {
