@@ -103,10 +103,28 @@ static BSA_APART bsa_status alloc_general(struct bsa_root *root, unsigned slot, 
     return bsa_finish_alloc(root, slot, size, flags, status, *address);
 }
 
-/* Where no object is at hand: the next row of the current slab, or the long way. */
+/* A page block, for what is larger than any object. */
+static BSA_FAST_PATH bsa_status alloc_block(struct bsa_root *root, unsigned number, size_t size,
+                                            uintptr_t *address) {
+    bsa_status status;
+
+    if (!bsa_is_initialized(root)) {
+        return BSA_NOT_INITIALIZED;
+    }
+    *address = 0;
+    status = bsa_page_block_alloc(root, number, size, 0, address);
+    return bsa_finish_alloc(root, number, size, 0, status, *address);
+}
+
+/* Where no object is at hand: a page block, the next row of the current slab, or the long way. */
 static BSA_APART bsa_status alloc_next(struct bsa_root *root, unsigned number, size_t size,
                                        uintptr_t *address) {
-    struct bsa_cache *cache = cache_at_hand(root, number, size);
+    struct bsa_cache *cache;
+
+    if (size > root->space.classes.largest) {
+        return alloc_block(root, number, size, address);
+    }
+    cache = cache_at_hand(root, number, size);
 
     if (BSA_LIKELY(cache != NULL) && bsa_cache_next_row(&root->space, cache)) {
         *address = counted(root, cache, bsa_cache_take_row(cache));

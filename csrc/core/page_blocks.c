@@ -244,12 +244,19 @@ static BSA_APART bool free_to_cache(struct bsa_root *root, unsigned number,
     return done;
 }
 
-bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
-                               uintptr_t address, size_t count, size_t *bytes) {
+/* bsa_page_block_free, for calls from here. */
+static BSA_FAST_PATH bsa_status free_block(struct bsa_root *root, unsigned number,
+                                           struct bsa_section *section, uintptr_t address,
+                                           size_t count, size_t *bytes) {
     return root->has_page_caches && number < root->space.slot_count &&
                    free_to_cache(root, number, section, address, count, bytes)
                ? BSA_OK
                : bsa_pages_free(root, section, address, count, bytes);
+}
+
+bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
+                               uintptr_t address, size_t count, size_t *bytes) {
+    return free_block(root, number, section, address, count, bytes);
 }
 
 static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
@@ -263,7 +270,7 @@ static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned s
     }
     status = count == 0 || !bsa_starts_page(section, address)
                  ? BSA_INVALID_PARAM
-                 : bsa_page_block_free(root, slot, section, address, count, &size);
+                 : free_block(root, slot, section, address, count, &size);
     if (status == BSA_OK) {
         bsa_trace(root, BSA_TRACE_FREE, address, size, slot);
     }
