@@ -489,8 +489,8 @@ static void check_tells_when_the_block_would_not_be_taken_again(void) {
     expect_violated(&heap, last, taken_again);
     EXPECT_EQUAL(lower, must_alloc_pages(heap.root, 1));
     EXPECT_EQUAL(over + PAGE, must_alloc_pages(heap.root, 1));
-    EXPECT_OK(bsa_free(heap.root, lower)); /* alone there, but the lower half */
-    expect_violated(&heap, (struct bsa_last_block){{number_of(&heap, upper)}, 0, 0, false},
+    EXPECT_OK(bsa_free(heap.root, lower)); /* first again, but the lower half */
+    expect_violated(&heap, (struct bsa_last_block){{number_of(&heap, upper)}, 0, 1, false},
                     taken_again);
     heap_close(&heap);
 }

@@ -30,6 +30,7 @@ PROGRAMS = [
     "test_slab",
     "test_directory",
     "test_buddy",
+    "test_last_block",
     "test_facade",
     "test_rebuild",
     "test_lowmem",
