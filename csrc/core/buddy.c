@@ -167,8 +167,8 @@ static BSA_FAST_PATH bsa_page_index take_first(struct bsa_section *section, unsi
     return head;
 }
 
-bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order, unsigned least,
-                           bsa_page_index *head) {
+BSA_APART bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order, unsigned least,
+                                     bsa_page_index *head) {
     uint32_t orders;
 
     bsa_buddy_settle(section);
@@ -320,7 +320,7 @@ static void list_merged(struct bsa_section *section, bsa_page_index head, unsign
     list_push(section, (bsa_page_index)(at - first), grown);
 }
 
-void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t count) {
+BSA_APART void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t count) {
     uint64_t word = bsa_word_at(section, head);
     enum bsa_head_state state = bsa_word_state(word);
     uint32_t have = bsa_word_count(word);
@@ -341,7 +341,7 @@ void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head, uint32_t
     }
 }
 
-void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head) {
+BSA_APART void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head) {
     uint32_t count = bsa_word_count(bsa_word_at(section, head));
     unsigned order = bsa_log2_floor(count);
 

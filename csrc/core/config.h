@@ -27,6 +27,9 @@ void *memmove(void *to, const void *from, size_t count);
  * slow itself. */
 #define BSA_APART     __attribute__((noinline))
 #define BSA_SLOW_PATH __attribute__((noinline, cold))
+/* Into which all is put that it calls and that is not kept apart, as far as the compiler sees it.
+ */
+#define BSA_FLAT __attribute__((flatten))
 /* Put into its callers whatever the compiler thinks of its size. */
 #define BSA_FAST_PATH inline __attribute__((always_inline))
 

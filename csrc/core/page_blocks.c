@@ -80,8 +80,8 @@ static BSA_FAST_PATH bool request_for_size(const struct bsa_root *root, size_t s
     return true;
 }
 
-bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot, size_t size, size_t align,
-                                uintptr_t *address) {
+BSA_FLAT bsa_status bsa_page_block_alloc(struct bsa_root *root, unsigned slot, size_t size,
+                                         size_t align, uintptr_t *address) {
     struct bsa_page_request request;
 
     return request_for_size(root, size, align, &request) ? take(root, slot, &request, address)
@@ -113,8 +113,9 @@ static BSA_FAST_PATH bsa_status request_for_pages(const struct bsa_root *root, s
     return BSA_OK;
 }
 
-static BSA_APART bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot, size_t count,
-                                                size_t align, unsigned flags, uintptr_t *address) {
+static BSA_APART BSA_FLAT bsa_status alloc_pages_general(struct bsa_root *root, unsigned slot,
+                                                         size_t count, size_t align, unsigned flags,
+                                                         uintptr_t *address) {
     struct bsa_page_request request;
     bsa_status status = request_for_pages(root, count, align, flags, &request);
 
@@ -254,13 +255,14 @@ static BSA_FAST_PATH bsa_status free_block(struct bsa_root *root, unsigned numbe
                : bsa_pages_free(root, section, address, count, bytes);
 }
 
-bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number, struct bsa_section *section,
-                               uintptr_t address, size_t count, size_t *bytes) {
+BSA_FLAT bsa_status bsa_page_block_free(struct bsa_root *root, unsigned number,
+                                        struct bsa_section *section, uintptr_t address,
+                                        size_t count, size_t *bytes) {
     return free_block(root, number, section, address, count, bytes);
 }
 
-static BSA_APART bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
-                                               uintptr_t address, size_t count) {
+static BSA_APART BSA_FLAT bsa_status free_pages_general(struct bsa_root *root, unsigned slot,
+                                                        uintptr_t address, size_t count) {
     struct bsa_section *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
     bsa_status status;
     size_t size;

@@ -81,8 +81,8 @@ void bsa_set_limit(struct bsa_root *root, uint64_t bytes) {
     bsa_page_caches_merge_shared(root);
 }
 
-struct bsa_section *bsa_find_section_slow(const struct bsa_root *root, struct bsa_slot *slot,
-                                          uintptr_t address) {
+BSA_APART struct bsa_section *bsa_find_section_slow(const struct bsa_root *root,
+                                                    struct bsa_slot *slot, uintptr_t address) {
     struct bsa_section *section = bsa_section_by_address(&root->space.directory, address);
 
     if (section != NULL && slot != NULL) {
