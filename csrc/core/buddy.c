@@ -341,7 +341,7 @@ BSA_APART void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head
     }
 }
 
-BSA_APART void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head) {
+BSA_APART BSA_FLAT void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_index head) {
     uint32_t count = bsa_word_count(bsa_word_at(section, head));
     unsigned order = bsa_log2_floor(count);
 
@@ -355,7 +355,7 @@ BSA_APART void bsa_buddy_release_listed(struct bsa_section *section, bsa_page_in
     list_merged(section, head, order, section->total_pages);
 }
 
-void bsa_buddy_settle(struct bsa_section *section) {
+BSA_APART void bsa_buddy_forget_last(struct bsa_section *section) {
     struct bsa_last_block last = section->derived.last;
 
     section->derived.last = (struct bsa_last_block){0};

@@ -22,6 +22,17 @@ static BSA_FAST_PATH void bsa_buddy_count_free(struct bsa_section *section, uint
                           memory_order_relaxed);
 }
 
+/* Forgets the block taken last, and merges it if that was put off. There is one. */
+void bsa_buddy_forget_last(struct bsa_section *section);
+
+/* Does what was put off. To be called before anything but these functions looks at free lists,
+ * their counts or mask. */
+static BSA_FAST_PATH void bsa_buddy_settle(struct bsa_section *section) {
+    if (section->derived.last.head.value != 0) {
+        bsa_buddy_forget_last(section);
+    }
+}
+
 /* bsa_buddy_take from the free lists: `least` is the larger one of the request's orders. */
 bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order, unsigned least,
                            bsa_page_index *head);
@@ -84,10 +95,6 @@ static BSA_FAST_PATH void bsa_buddy_release(struct bsa_section *section, bsa_pag
     bsa_buddy_set_block(section, head, BSA_FREE, last->order);
     bsa_buddy_count_free(section, (uint32_t)1 << last->order);
 }
-
-/* Does what was put off. To be called before anything but these functions looks at free lists,
- * their counts or mask. */
-void bsa_buddy_settle(struct bsa_section *section);
 
 /* Head of the block that holds the page, in at most BSA_MAX_ORDER + 1 looks. Needs no lock while
  * the page belongs to a live block. */
