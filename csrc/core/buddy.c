@@ -12,8 +12,8 @@
  * taken; so the same request gets it again, and splits what was merged just now. Therefore the
  * block that comes back is only marked free, and its merging is put off: the same request takes it
  * as it lies, in O(1), and everything else merges it first, which is called settling. Nobody can
- * tell the difference. Each function here that changes or reads free lists begins with settling,
- * and it forgets the block, so that this is said once.
+ * tell the difference. Each function here that changes free lists begins with begin_change(), which
+ * forgets the block and settles; whoever only looks settles.
  *
  * Truth: the page words (page.h). Derived from it, and rebuilt by bsa_buddy_rebuild(): free
  * lists, order mask, counters. Locking: every function here runs under the root's page lock. */
@@ -79,6 +79,14 @@ static void set_head(struct bsa_section *section, bsa_page_index head, enum bsa_
 static BSA_FAST_PATH void set_free(struct bsa_section *section, bsa_page_index head,
                                    unsigned order) {
     bsa_buddy_set_block(section, head, BSA_FREE, order);
+}
+
+/* What every change of the free lists begins with: what is known of the block taken last, and was
+ * put off, holds no longer. */
+static BSA_FAST_PATH void begin_change(struct bsa_section *section) {
+    if (section->derived.last.head.value != 0) {
+        bsa_buddy_forget_last(section);
+    }
 }
 
 /* --- splitting ---------------------------------------------------------------------------------
@@ -171,7 +179,7 @@ BSA_APART bool bsa_buddy_take_listed(struct bsa_section *section, unsigned order
                                      bsa_page_index *head) {
     uint32_t orders;
 
-    bsa_buddy_settle(section);
+    begin_change(section);
     orders = least > BSA_MAX_ORDER ? 0 : section->derived.free_mask & (0xffffffffU << least);
     /* From the alignment's order up, any block does: it is naturally aligned. */
     if (BSA_LIKELY(orders != 0)) {
@@ -192,7 +200,7 @@ bool bsa_buddy_take_some(struct bsa_section *section, unsigned order, unsigned m
     uint32_t orders;
     unsigned from;
 
-    bsa_buddy_settle(section);
+    begin_change(section);
     orders = section->derived.free_mask & (0xffffffffU << order);
     if (orders == 0) {
         return false;
@@ -257,7 +265,7 @@ bool bsa_buddy_take_at(struct bsa_section *section, unsigned order, bsa_page_ind
     bsa_page_index block;
     uint64_t word;
 
-    bsa_buddy_settle(section);
+    begin_change(section);
     block = bsa_block_of(section, page);
     word = bsa_word_at(section, block);
     if (bsa_word_state(word) != BSA_FREE || bsa_word_order(word) < order) {
@@ -326,7 +334,7 @@ BSA_APART void bsa_buddy_shrink(struct bsa_section *section, bsa_page_index head
     uint32_t have = bsa_word_count(word);
 
     BSA_ASSERT(count > 0 && count <= have);
-    bsa_buddy_settle(section);
+    begin_change(section);
     while (have > count) {
         /* The largest piece at the end that is naturally aligned and leaves enough. */
         unsigned order = bsa_log2_floor(have - count), aligned = bsa_lowest_bit(have);
@@ -347,7 +355,7 @@ BSA_APART BSA_FLAT void bsa_buddy_release_listed(struct bsa_section *section, bs
 
     BSA_ASSERT(bsa_word_state(bsa_word_at(section, head)) != BSA_INSIDE &&
                bsa_word_state(bsa_word_at(section, head)) != BSA_FREE);
-    bsa_buddy_settle(section);
+    begin_change(section);
     if (BSA_UNLIKELY(count != pages_of(order))) {
         bsa_buddy_shrink(section, head, pages_of(order));
     }
@@ -386,7 +394,7 @@ bool bsa_buddy_grow(struct bsa_section *section, bsa_page_index head, uint32_t c
     if (count > section->total_pages - head || !is_aligned(section, head, bsa_log2_ceil(count))) {
         return false;
     }
-    bsa_buddy_settle(section);
+    begin_change(section);
     end = free_run_end(section, head + have, head + count);
     if (end == 0) {
         return false;

@@ -27,8 +27,8 @@ void bsa_buddy_forget_last(struct bsa_section *section);
 
 /* Does what was put off. To be called before anything but these functions looks at free lists,
  * their counts or mask. */
-static BSA_FAST_PATH void bsa_buddy_settle(struct bsa_section *section) {
-    if (section->derived.last.head.value != 0) {
+static inline void bsa_buddy_settle(struct bsa_section *section) {
+    if (section->derived.last.is_back) {
         bsa_buddy_forget_last(section);
     }
 }

@@ -1,10 +1,11 @@
 /* The block taken last: that merging it is put off, and that nobody can tell.
  *
- * Twins: two heaps that are told the same. One of them is settled after each call, so it merges at
- * once. They must give the same addresses, and look the same whenever somebody looks. */
+ * Twins: two heaps that are told the same. One of them is made to forget the block after each call,
+ * so it merges at once. They must give the same addresses, and look the same whenever somebody
+ * looks. */
 #include "check.h"
 
-#include "root.h" /* to settle, to see what is put off, and to damage it */
+#include "root.h" /* to see what is put off, and to damage it */
 
 #define PAGE (4 * KIB)
 
@@ -16,11 +17,14 @@ static const struct bsa_last_block *last_of(const struct heap *heap) {
     return &first_section(heap)->derived.last;
 }
 
-static void settle(const struct heap *heap) {
+/* From now on nothing is put off. */
+static void forget(const struct heap *heap) {
     struct bsa_section *section = first_section(heap);
 
     for (; section != NULL; section = bsa_next_section(heap->root, section)) {
-        bsa_buddy_settle(section);
+        if (section->derived.last.head.value != 0) {
+            bsa_buddy_forget_last(section);
+        }
     }
 }
 
@@ -196,11 +200,11 @@ static void step(struct twins *twins, bool growing) {
 
         for (unsigned again = 1 + below(twins, 3); again > 0 && live == twins->live; again--) {
             allocate(twins, &wish);
-            settle(&twins->eager);
+            forget(&twins->eager);
             if (twins->live > live) {
                 free_block(twins, live);
                 twins->put_off += last_of(&twins->lazy)->is_back;
-                settle(&twins->eager);
+                forget(&twins->eager);
             }
         }
     } else if (twins->live < MOST_LIVE && what < (growing ? 16U : 12U)) {
@@ -208,7 +212,7 @@ static void step(struct twins *twins, bool growing) {
     } else if (twins->live > 0) {
         free_block(twins, below(twins, 2) == 0 ? twins->live - 1 : below(twins, twins->live));
     }
-    settle(&twins->eager);
+    forget(&twins->eager);
 }
 
 /* Before looking settles the heap, or merges page caches. */
