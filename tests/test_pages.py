@@ -1,9 +1,11 @@
 """Pages: the buddy allocator seen through the Python interface, and low memory."""
 
+from random import Random
+
 import pytest
 
 import bsa
-from helpers import GIB, KIB, MIB, aligned, exhaust, region_of_pages, unchanged
+from helpers import GIB, KIB, MIB, aligned, exhaust, region_of_pages, state, unchanged
 
 PAGE = 4096
 ORDERS = bsa.MAX_ORDER + 1
@@ -134,6 +136,28 @@ def test_the_block_freed_last_is_taken_first(paged):
     paged.free(addresses[2])
     paged.free(addresses[6])
     assert [paged.alloc_pages(1).detach() for _ in range(2)] == [addresses[6], addresses[2]]
+
+
+def addresses_of_pairs(heap, seed, look):
+    """Where the blocks lie of a program that often frees one at once and asks for it again; `look` comes in between."""
+    start, random, live, found = heap.sections[0].start, Random(seed), [], []
+    for _ in range(300):
+        size = PAGE << random.choice([0, 0, 1, 4])
+        for _ in range(random.randrange(1, 4)):
+            live.append(heap.malloc(size))
+            found.append(live[-1] - start)
+            look(heap)
+            if random.random() < 0.8:
+                heap.free(live.pop(-1 if random.random() < 0.8 else random.randrange(len(live))))
+                look(heap)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_looking_changes_no_address(make, seed):
+    unseen = addresses_of_pairs(make(region_of_pages(4096)), seed, lambda heap: None)
+    assert addresses_of_pairs(make(region_of_pages(4096)), seed, state) == unseen
+    assert len(set(unseen)) < len(unseen)
 
 
 # --- exactly as many ---
