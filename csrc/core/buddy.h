@@ -91,6 +91,7 @@ static BSA_FAST_PATH void bsa_buddy_release(struct bsa_section *section, bsa_pag
         bsa_buddy_release_listed(section, head);
         return;
     }
+    BSA_ASSERT(!last->is_back);
     last->is_back = true;
     bsa_buddy_set_block(section, head, BSA_FREE, last->order);
     bsa_buddy_count_free(section, (uint32_t)1 << last->order);
