@@ -224,15 +224,16 @@ def slab_capacity(page_size: int, size: int, order: int) -> int:
 def slab_order(page_size: int, size: int) -> int:
     """The smallest slab that wastes at most a sixteenth, of 2 to 8 pages.
 
-    Not larger than it can make use of; and from pages of 128 KiB on, one page is enough.
+    Of 4 pages where those waste at most a 24th, and 2 pages more. Not larger than it can make use
+    of; and from pages of 128 KiB on, one page is enough.
     """
     stride = slab_stride(page_size, size)
     capacity = [slab_capacity(page_size, size, order) for order in range(4)]
+    waste = [1 - capacity[order] * stride / (page_size << order) for order in range(4)]
     order = int(page_size < 128 << 10 and capacity[1] > capacity[0])
-    while order < 3 and capacity[order + 1] > capacity[order]:
-        waste = (page_size << order) - capacity[order] * stride
-        if waste <= (page_size << order) // 16:
-            break
+    if order == 1 and capacity[2] > capacity[1] and waste[2] <= 1 / 24 < waste[1]:
+        return 2
+    while order < 3 and capacity[order + 1] > capacity[order] and waste[order] > 1 / 16:
         order += 1
     return order
 
@@ -408,7 +409,7 @@ class SlabModel:
 
     def _add_slab(self, cpu: int, size: int) -> bool:
         """Get a slab: of the preferred order, at most a 64th of the heap, or any smaller one."""
-        share = sum(section.pages for section in self.pages.sections) // 64
+        share = sum(section.pages for section in self.pages.sections) // 256
         most = min(slab_order(self.page_size, size), floor_order(max(share, 1)))
         for order in reversed(range(most + 1)):
             block = self.pages.take(1 << order)

@@ -6,9 +6,12 @@
  * facade.h. */
 #include "facade.h"
 
+enum { SLAB_MOST_SHARE = 256 }; /* of a heap, in each slab: the part */
+
 /* The largest order of slab that a heap of this size should spend on one class. */
 static unsigned largest_slab_order(const struct bsa_root *root) {
-    uint64_t share = atomic_load_explicit(&root->total_pages, memory_order_relaxed) / 64;
+    uint64_t share =
+        atomic_load_explicit(&root->total_pages, memory_order_relaxed) / SLAB_MOST_SHARE;
 
     return share == 0 ? 0 : bsa_log2_floor(share);
 }

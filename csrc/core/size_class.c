@@ -1,15 +1,16 @@
 /* The class table of a page size. See size_class.h for the sizes; here: how large slabs are.
  *
- * A slab is the smallest block of two pages or more that loses at most a sixteenth to its tail. So
- * it holds at least four objects, and no more than it must: the fewer there are, the more often all
- * of them are free, and the less lies idle. Two pages, so that the heads of two slabs are never in
- * one cache line; not so where pages are beyond 64 KiB, and the second page would cost more than it
- * saves. The summary of remote frees has 64 bits, one for each word of a bitmap: so no slab has
- * more words. */
+ * A slab is the smallest block of two pages or more that loses at most a sixteenth to its tail; or
+ * of four pages, where that loses at most a 24th and two pages lose more. So it holds at least four
+ * objects, and no more than it must: the fewer there are, the more often all of them are free, and
+ * the less lies idle. Two pages, so that the heads of two slabs are never in one cache line; not so
+ * where pages are beyond 64 KiB, and the second page would cost more than it saves. The summary of
+ * remote frees has 64 bits, one for each word of a bitmap: so no slab has more words. */
 #include "size_class.h"
 
 enum {
     SLAB_MAX_WASTE_FRACTION = 16,
+    SLAB_GOOD_FRACTION = 24,
     SLAB_ONE_PAGE_SHIFT = 17, /* pages from 128 KiB up may be a slab each */
     BITMAP_BYTES_MIN = 8,
     MAX_WORDS = 64,
@@ -33,17 +34,29 @@ static uint32_t objects_in(const struct bsa_class_table *table, uint32_t stride,
     return bsa_bitmap_words(table, order) > MAX_WORDS ? 0 : bytes / stride;
 }
 
+/* Whether objects of the class leave at most that fraction of a block of the order. */
+static bool fills(const struct bsa_class_table *table, const struct bsa_class *class,
+                  unsigned order, uint32_t fraction) {
+    uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
+
+    return bytes - class->capacity[order] * class->stride <= bytes / fraction;
+}
+
+/* Whether a slab of the order has more objects than one of the order below. */
+static bool has_more(const struct bsa_class *class, unsigned order) {
+    return order <= BSA_MAX_SLAB_ORDER && class->capacity[order] > class->capacity[order - 1];
+}
+
 static unsigned preferred_order(const struct bsa_class_table *table,
                                 const struct bsa_class *class) {
-    unsigned order = table->page_shift<SLAB_ONE_PAGE_SHIFT &&class->capacity[1]> class->capacity[0];
+    unsigned order = table->page_shift < SLAB_ONE_PAGE_SHIFT && has_more(class, 1);
 
-    for (; order<BSA_MAX_SLAB_ORDER &&class->capacity[order + 1]> class->capacity[order]; order++) {
-        uint32_t bytes = (uint32_t)1 << (table->page_shift + order);
-        uint32_t used = class->capacity[order] * class->stride;
-
-        if (bytes - used <= bytes / SLAB_MAX_WASTE_FRACTION) {
-            return order;
-        }
+    if (order == 1 && has_more(class, 2) && !fills(table, class, 1, SLAB_GOOD_FRACTION) &&
+        fills(table, class, 2, SLAB_GOOD_FRACTION)) {
+        return 2;
+    }
+    while (has_more(class, order + 1) && !fills(table, class, order, SLAB_MAX_WASTE_FRACTION)) {
+        order++;
     }
     return order;
 }

@@ -898,7 +898,7 @@ static void every_other_page_freed_holds_no_larger_block_until_the_rest_is_freed
 }
 
 static void a_free_that_is_wrong_is_refused_and_changes_nothing(void) {
-    struct heap heap = heap_of(1 * MIB, 1);
+    struct heap heap = heap_of(4 * MIB, 1);
     struct bsa_section_info info = section_info(heap.root, 0);
     uintptr_t block = must_alloc_pages(heap.root, 4), freed = must_alloc_pages(heap.root, 2);
     uintptr_t exact, object = must_alloc(heap.root, 0, 64);

@@ -60,7 +60,7 @@ static void make_slabs(struct patient *patient) {
 }
 
 static struct patient admit(void) {
-    struct patient patient = {.heap = heap_of(2 * MIB, 2)};
+    struct patient patient = {.heap = heap_of(4 * MIB, 2)};
     uintptr_t block, exact;
 
     patient.root = patient.heap.root;

@@ -883,7 +883,7 @@ static void growing_into_free_neighbours_may_be_cut_off_after_its_first_word(voi
 }
 
 static void making_and_unmaking_a_slab_may_be_cut_off_between_its_pages(void) {
-    struct heap heap = heap_of(1 * MIB, 1);
+    struct heap heap = heap_of(4 * MIB, 1);
     uintptr_t object = must_alloc(heap.root, 0, 2000);
     struct bsa_section *section = first_section(&heap);
     uint32_t head = bsa_page_of(section, slab_of(heap.root, object).base);
