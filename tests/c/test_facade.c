@@ -553,15 +553,18 @@ static void smaller_slabs_are_tried_where_no_larger_block_is_free(void) {
     heap_close(&heap);
 }
 
-static void a_slab_takes_a_sixty_fourth_of_the_heap_or_a_page(void) {
-    for (size_t size = 128 * KIB; size <= 4 * MIB; size *= 2) {
+static void a_slab_takes_a_256th_of_the_heap_or_a_page(void) {
+    for (size_t size = 128 * KIB; size <= 16 * MIB; size *= 2) {
         struct heap heap = heap_of(size, 1);
-        uint64_t share = bsa_total_pages(heap.root) * PAGE / 64;
+        uint64_t share = bsa_total_pages(heap.root) / 256;
+        unsigned most = share == 0 ? 0 : bsa_log2_floor(share);
 
         for (unsigned c = 0; c < bsa_class_count(heap.root); c++) {
+            unsigned preferred = heap.root->space.classes.classes[c].order;
             uintptr_t object = must_alloc(heap.root, 0, bsa_class_size(c));
 
-            EXPECT(slab_of(heap.root, object).bytes <= (share < PAGE ? PAGE : share));
+            EXPECT_EQUAL(PAGE << (preferred < most ? preferred : most),
+                         slab_of(heap.root, object).bytes);
             must_free(heap.root, 0, object);
             bsa_trim(heap.root);
         }
@@ -1388,7 +1391,7 @@ int main(void) {
     RUN(the_short_way_to_memory_leads_where_the_long_one_does);
     RUN(remote_frees_are_drained_before_a_request_fails);
     RUN(smaller_slabs_are_tried_where_no_larger_block_is_free);
-    RUN(a_slab_takes_a_sixty_fourth_of_the_heap_or_a_page);
+    RUN(a_slab_takes_a_256th_of_the_heap_or_a_page);
     RUN(a_removed_section_is_never_looked_at_again);
     RUN(a_tiny_heap_serves_objects_down_to_its_only_page);
     RUN(a_heap_full_of_small_objects_serves_a_large_one_once_they_are_freed);

@@ -255,6 +255,23 @@ static void a_class_for_an_alignment_has_every_object_aligned(void) {
     }
 }
 
+/* With pages of 4 KiB: two pages; four where those lose hardly anything, and two lose more; else
+ * the fewest that lose at most a sixteenth, up to eight. */
+static void slabs_are_as_large_as_they_must_be(void) {
+    static const struct {
+        size_t size;
+        unsigned order;
+    } wanted[] = {{8, 1},    {64, 1},   {416, 1},  {576, 1},  {640, 2},  {704, 2},
+                  {768, 2},  {832, 2},  {960, 2},  {1024, 1}, {1280, 1}, {1408, 2},
+                  {1536, 1}, {1664, 3}, {1920, 1}, {2048, 1}};
+    struct bsa_class_table table;
+
+    bsa_class_table_init(&table, 12);
+    for (unsigned i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        EXPECT_EQUAL(wanted[i].order, table.classes[bsa_class_of_size(wanted[i].size)].order);
+    }
+}
+
 /* Against the starts one by one: the first of each word, and the words that have none. */
 static void the_starts_of_a_slab_are_those_of_its_objects(void) {
     for (unsigned shift = 8; shift <= 21; shift++) {
@@ -975,6 +992,7 @@ int main(void) {
     RUN(class_sizes_rise_and_round_little);
     RUN(classes_reach_half_a_page_and_at_most_32_kib);
     RUN(a_class_for_an_alignment_has_every_object_aligned);
+    RUN(slabs_are_as_large_as_they_must_be);
     RUN(the_starts_of_a_slab_are_those_of_its_objects);
     RUN(the_table_of_sizes_agrees_with_what_it_was_computed_from);
     RUN(the_hash_tells_tables_apart);
