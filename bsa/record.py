@@ -213,8 +213,9 @@ def _convert(raw, output, command, status):
     """Make a trace of the raw recording, which stays if that fails."""
     if not os.path.exists(raw):
         raise RecordError(
-            f"nothing was recorded: {command[0]} is statically linked, setuid, or for another kind "
-            "of processor, so the recorder cannot be loaded into it",
+            f"nothing was recorded: {command[0]} is statically linked, setuid, for another kind of "
+            "processor, or brings a malloc of its own (a sanitizer's, say), so the recorder cannot "
+            "be loaded into it",
             status or 1,
         )
     try:

@@ -8,6 +8,8 @@ from bsa.trace import Trace
 from bsa.units import counted, format_size, percent
 from bsa.views.tightest import tightest
 
+_LOSSES_SHOWN = 3
+
 
 def report(trace, name, picture_file=None, **heap):
     """Study the trace, print the table and write the picture. `heap`: as for study()."""
@@ -72,8 +74,7 @@ def _loss_rows(study):
         f"{study.internal_loss} of the pages held: {percent(rounding, peak.held)} by "
         f"rounding, {percent(slack, peak.held)} unused in slabs"
     )
-    for name, loss in zip(["  lost most", "", ""], _losses(peak.timeline)):
-        yield name, f"{format_size(loss.size)}: {loss.what} ({loss.how_many})"
+    yield from _lost_most(peak.timeline)
     yield "external loss", (
         f"{study.external_loss} of the free memory: of {format_size(peak.free)} the largest block "
         f"has {format_size(peak.largest_free)}"
@@ -85,10 +86,16 @@ def _loss_rows(study):
     yield "  unusable index", ", ".join(indices)
 
 
-def _losses(timeline):
-    """At its end, the largest first; none if there is no room for another such heap."""
+def _lost_most(timeline):
+    """At its end, the largest first, and what the others sum up to; nothing if there is no room for
+    another such heap."""
     moment = tightest(timeline)
-    return moment.losses if moment is not None else ()
+    losses = moment.losses if moment is not None else ()
+    names = ["  lost most", *[""] * (_LOSSES_SHOWN - 1)]
+    for name, loss in zip(names, losses):
+        yield name, f"{format_size(loss.size)}: {loss.what} ({loss.how_many})"
+    if others := losses[_LOSSES_SHOWN:]:
+        yield "", f"{format_size(sum(loss.size for loss in others))}: {len(others):,} more"
 
 
 def _smallest_row(study):

@@ -27,10 +27,11 @@ int main(void) {
     printf("live: %llu allocations of %llu bytes, in pages of %llu bytes\n",
            (unsigned long long)stats.current_count, (unsigned long long)stats.current_bytes,
            (unsigned long long)stats.allocated_bytes);
-    printf("freed: %s, %s, %s\n", bsa_status_text(bsa_free(root, name)),
-           bsa_status_text(bsa_free(root, table)), bsa_status_text(bsa_free_pages(root, pages, 5)));
+    printf("freed: %s", bsa_status_text(bsa_free(root, name)));
+    printf(", %s", bsa_status_text(bsa_free(root, table)));
+    printf(", %s\n", bsa_status_text(bsa_free_pages(root, pages, 5)));
     printf("freed twice: %s\n", bsa_status_text(bsa_free(root, pages)));
-    printf("trimmed: %zu pages; sound: %s\n", bsa_trim(root),
-           bsa_status_text(bsa_check(root, NULL)));
+    printf("trimmed: %zu pages", bsa_trim(root));
+    printf("; sound: %s\n", bsa_status_text(bsa_check(root, NULL)));
     return bsa_free_page_count(root) == bsa_total_pages(root) ? 0 : 1;
 }

@@ -14,7 +14,7 @@ from bsa import views
 from bsa.timeline import NUMBERS, ORDERS
 from bsa.views import frame, memory
 from bsa.views.histograms import bars
-from bsa.views.tightest import tightest
+from bsa.views.tightest import losses, tightest
 from helpers import aligned
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -324,6 +324,20 @@ def test_all_that_is_lost_when_most_is_held_has_a_name_and_a_place(trace, page_s
     assert sum(loss.size for loss in in_slabs) == timeline.slab_slack[at]
     sizes = [loss.size for loss in found.losses]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_blocks_that_get_the_same_size_lose_together():
+    sizes = [2049, 3000, *[4000] * 5, 4096, 4096, 5000]
+    trace = bsa.Trace.from_events([(1, id, size, 0, 0) for id, size in enumerate(sizes)])
+    with bsa.Allocator(1 << 20, cpus=1) as heap:
+        births = bsa.replay_births(trace, heap)
+        first, second = losses(heap, births)
+    assert first == (
+        2047 + 1096 + 5 * 96,
+        "blocks of 2,049 to 4,000 bytes, most of 4,000, in 4 KiB",
+        "7",
+    )
+    assert second == (3192, "blocks of 5,000 bytes in 8 KiB", "1")
 
 
 def test_the_sizes_that_lose_most_are_told_without_a_click():

@@ -4,7 +4,7 @@ A Timeline has numbers alone. So the trace is run once more, up to that moment, 
 first one; that takes about as long as the replay did, and as looking at each event's size.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from bsa._core import AllocError, Allocator
@@ -50,17 +50,32 @@ def tightest(timeline):
 
 def losses(allocator, births):
     """Of a heap in which nothing lives but what `births` (of replay_births()) knows: a Loss for each
-    size that was rounded up, and for each class that has slabs; the largest first. Together they are
+    size that is served, and for each class that has slabs; the largest first. Together they are
     all that is held and was not asked for."""
     found = [*_rounded(allocator, births), *_unused(allocator)]
     return tuple(sorted((loss for loss in found if loss.size), reverse=True))
 
 
 def _rounded(allocator, births):
-    blocks = Counter((births[address].size, size) for address, size, _ in allocator.walk())
-    for (asked, granted), count in blocks.items():
-        what = f"blocks of {counted(asked, 'byte')} in {format_size(granted)}"
-        yield Loss(count * (granted - asked), what, f"{count:,}")
+    """Of each size that is served: the blocks that asked for less."""
+    asked = defaultdict(Counter)
+    for address, granted, _ in allocator.walk():
+        if births[address].size < granted:
+            asked[granted][births[address].size] += 1
+    for granted, counts in asked.items():
+        lost = sum(count * (granted - size) for size, count in counts.items())
+        what = f"{_sizes(counts)} in {format_size(granted)}"
+        yield Loss(lost, what, f"{sum(counts.values()):,}")
+
+
+def _sizes(counts):
+    """Of blocks, so many of each size, in words."""
+    least, most = min(counts), max(counts)
+    if least == most:
+        return f"blocks of {counted(most, 'byte')}"
+    usual, often = counts.most_common(1)[0]
+    mostly = f", most of {usual:,}," if often > sum(counts.values()) / 2 else ""
+    return f"blocks of {least:,} to {most:,} bytes{mostly}"
 
 
 def _unused(allocator):

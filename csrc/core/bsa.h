@@ -30,6 +30,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define BSA_MAX_ORDER 20 /* the largest block has 2^20 pages: 4 GiB of 4 KiB pages */
 #define BSA_CLASSES   73 /* object sizes 8 ... 32768 */
 #define BSA_MAX_SLOTS 65535
@@ -377,5 +381,9 @@ unsigned bsa_class_count(const struct bsa_root *root);
 size_t bsa_class_size(unsigned class_index);
 
 const char *bsa_status_text(bsa_status status);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
