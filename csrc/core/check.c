@@ -109,12 +109,20 @@ static bool head_is_valid(const struct checker *checker, bsa_page_index head) {
     return true;
 }
 
+/* Whether nothing names remote frees on a page that is no slab's head: they would keep a slab made
+ * there from ever being pushed. Beyond the high-water mark nobody looks. */
+static bool is_unnamed(const struct bsa_section *section, bsa_page_index page) {
+    return page >= section->high_water ||
+           atomic_load_explicit(&bsa_page_at(section, page)->summary, memory_order_relaxed) == 0;
+}
+
 /* Pages after the head, as far as they can ever have been heads. */
 static bool inside_is_valid(const struct checker *checker, bsa_page_index head) {
     const struct bsa_section *section = checker->section;
     uint64_t word = bsa_word_at(section, head);
     bool slab = bsa_word_state(word) == BSA_SLAB;
 
+    HOLDS(slab || is_unnamed(section, head), head, "only slabs have remote frees");
     for (uint32_t i = 1; i < bsa_word_count(word); i++) {
         if (!slab && head + i >= section->high_water) {
             break;
@@ -122,6 +130,7 @@ static bool inside_is_valid(const struct checker *checker, bsa_page_index head) 
         HOLDS(bsa_word_at(section, head + i) == (slab ? bsa_slab_inside_word(word, i) : 0),
               head + i,
               slab ? "every page of a slab names its head" : "a page inside a block is no head");
+        HOLDS(is_unnamed(section, head + i), head + i, "only slabs have remote frees");
     }
     return true;
 }

@@ -163,6 +163,13 @@ static void damaged_page_words_are_named(void) {
                  "a slab has a class, an order and an owner that exist");
     DAMAGED(page_at(&patient, patient.block)->requested, 4 * PAGE + 1,
             "a block holds what was asked for");
+    DAMAGED_ATOMIC(&page_at(&patient, patient.block)->summary, 1, "only slabs have remote frees");
+    DAMAGED_ATOMIC(&page_at(&patient, patient.block + 1)->summary, 1,
+                   "only slabs have remote frees");
+    DAMAGED_ATOMIC(&page_at(&patient, patient.free_block)->summary, 1,
+                   "only slabs have remote frees");
+    DAMAGED_ATOMIC(&page_at(&patient, patient.full + 1)->summary, 1,
+                   "only slabs have remote frees");
     heap_close(&patient.heap);
 }
 
