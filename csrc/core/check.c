@@ -298,6 +298,15 @@ static bool relist_count_is_valid(const struct bsa_page *page, unsigned list, ui
     }
 }
 
+/* Draining takes what is named, also where there is nothing; what lies behind is another slab's. */
+static bool names_own_words(const struct bsa_space *space, const struct bsa_page *page,
+                            uint64_t word) {
+    uint32_t words = bsa_bitmap_words(&space->classes, bsa_word_order(word));
+
+    return words >= 64 ||
+           atomic_load_explicit(&page->summary, memory_order_relaxed) >> words == 0;
+}
+
 static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
     const struct bsa_space *space = &checker->root->space;
     struct bsa_slab slab = {(struct bsa_section *)(uintptr_t)checker->section, head};
@@ -311,6 +320,7 @@ static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
     }
     HOLDS((remote_words & ~atomic_load_explicit(&page->summary, memory_order_relaxed)) == 0, head,
           "the summary names the words with remote frees");
+    HOLDS(names_own_words(space, page, word), head, "the summary names words of its own slab");
     HOLDS(list_fits_count(bsa_word_list(word), bsa_free_count(page), capacity), head,
           "a slab is on the list that its free count calls for");
     HOLDS(relist_count_is_valid(page, bsa_word_list(word), capacity), head,

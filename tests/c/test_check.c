@@ -298,6 +298,9 @@ static void damaged_bitmaps_and_counts_are_named(void) {
     DAMAGED_ATOMIC(&page->summary, 1, "every slab with remote frees waits to be drained");
     DAMAGED_ATOMIC(&page_at(&patient, patient.remote)->summary, 0,
                    "the summary names the words with remote frees");
+    DAMAGED_ATOMIC(&page_at(&patient, patient.remote)->summary,
+                   atomic_load(&page_at(&patient, patient.remote)->summary) | (uint64_t)1 << 63,
+                   "the summary names words of its own slab");
     heap_close(&patient.heap);
 }
 
