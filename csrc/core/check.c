@@ -41,6 +41,10 @@ static bool violated(const struct checker *checker, bsa_page_index page, const c
         return violated(checker, page, invariant);                                                 \
     }
 
+static bool is_managed(const struct bsa_root *root, const struct bsa_section *section) {
+    return bsa_directory_has(&root->space.directory, section);
+}
+
 /* --- blocks ------------------------------------------------------------------------------------
  */
 
@@ -303,8 +307,7 @@ static bool names_own_words(const struct bsa_space *space, const struct bsa_page
                             uint64_t word) {
     uint32_t words = bsa_bitmap_words(&space->classes, bsa_word_order(word));
 
-    return words >= 64 ||
-           atomic_load_explicit(&page->summary, memory_order_relaxed) >> words == 0;
+    return words >= 64 || atomic_load_explicit(&page->summary, memory_order_relaxed) >> words == 0;
 }
 
 static bool slab_is_valid(struct checker *checker, bsa_page_index head) {
@@ -501,15 +504,6 @@ static bool cache_is_valid(struct checker *checker, const struct bsa_cache *cach
 /* --- page caches -------------------------------------------------------------------------------
  */
 
-static bool is_managed(const struct bsa_root *root, const struct bsa_section *section) {
-    const struct bsa_section *known = bsa_first_section(root);
-
-    while (known != NULL && known != section) {
-        known = bsa_next_section(root, known);
-    }
-    return known != NULL;
-}
-
 static bool is_repeated(const struct bsa_cached_block *blocks, uint32_t place) {
     uint32_t first = 0;
 
@@ -644,6 +638,7 @@ static bool sections_are_valid(struct checker *checker) {
     HOLDS(bsa_directory_is_valid(&checker->root->space.directory), 0,
           "the directory is ordered and packed, and has every section once");
     for (; section != NULL; section = bsa_next_section(checker->root, section), index++) {
+        HOLDS(is_managed(checker->root, section), 0, "the chain has the directory's sections");
         checker->section = section;
         HOLDS(section->derived.index == index &&
                   bsa_section_by_address(&checker->root->space.directory,

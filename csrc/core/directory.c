@@ -420,6 +420,17 @@ struct bsa_section *bsa_section_by_number(const struct bsa_directory *directory,
 /* --- invariants --------------------------------------------------------------------------------
  */
 
+bool bsa_directory_has(const struct bsa_directory *directory, const struct bsa_section *section) {
+    const struct bsa_directory_tree *tree = &directory->by_address;
+
+    for (uint64_t i = 0; i < tree->count; i++) {
+        if (section_of(directory, entry_of(directory, tree, 0, i)) == section) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The first key of what an entry leads to. */
 static uint64_t first_key(const struct bsa_directory *directory,
                           const struct bsa_directory_tree *tree, int64_t child) {

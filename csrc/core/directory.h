@@ -48,6 +48,9 @@ struct bsa_section *bsa_section_by_address(const struct bsa_directory *directory
 struct bsa_section *bsa_section_by_number(const struct bsa_directory *directory,
                                           bsa_page_no number);
 
+/* Whether it has the section, which is not looked at. O(sections). Under the page lock. */
+bool bsa_directory_has(const struct bsa_directory *directory, const struct bsa_section *section);
+
 /* Whether the trees are ordered, packed and level, have as many sections as they count, and whether
  * each room is in use once or spare. Under the page lock. */
 bool bsa_directory_is_valid(const struct bsa_directory *directory);

@@ -242,6 +242,8 @@ static void damaged_headers_and_roots_are_named(void) {
     DAMAGED(patient.section->derived.granules, 93, located);
     DAMAGED(patient.section->derived.bits, bsa_bits_at(patient.section, 1), located);
     DAMAGED(patient.section->derived.index, 5, "the directory finds every section");
+    DAMAGED(patient.section->derived.next, 64, "the chain has the directory's sections");
+    DAMAGED(patient.root->first_section, -64, "the chain has the directory's sections");
     DAMAGED_ATOMIC(&directory->by_address.top.child[0], 0, packed);
     DAMAGED_ATOMIC(&directory->by_number.top.child[0], 0, packed);
     DAMAGED_ATOMIC(&directory->by_address.top.key[0], 1, packed);
