@@ -662,7 +662,7 @@ def test_numpy_columns_make_a_trace_and_come_from_one():
         (([1], [0], [8], [0, 0]), "columns differ in length"),
         (([1], [-1], [8]), "id: "),
         (([1], [0], [8.5]), "size: "),
-        ((["grow"], [0], [8]), "op: "),
+        ((["grow"], [0], [8]), "op: event 0: 'grow' is none of alloc, zalloc, realloc, free"),
         (([5], [0], [8]), "event 0: unknown operation 5"),
         (([1], [0], [8], [3]), "event 0: alignment 3 is no power of two"),
         (([1, 4, 4], [7, 7, 7], [8, 0, 0]), "event 2: expected a live block, found a free of 0x7,"),

@@ -59,9 +59,9 @@ class Events:
 
     @classmethod
     def of_columns(cls, op, block, size, align, thread):
-        """Events of iterables of numbers. ValueError names the column that is none."""
+        """Events of iterables of numbers. ValueError names the column and the event that has none."""
         events = cls("event")
-        _fill("op", events.op, (OPS.get(name, name) for name in _items(op)))
+        _fill("op", events.op, map(_number_of_op, _items(op)))
         _fill("id", events.block, _items(block))
         _fill("size", events.size, _items(size))
         zeros = bytes(len(events.op))
@@ -78,11 +78,17 @@ def _items(column):
     return column.tolist() if hasattr(column, "tolist") else column
 
 
+def _number_of_op(op):
+    if isinstance(op, str) and op not in OPS:
+        raise TypeError(f"{op!r} is none of {', '.join(OPS)}")
+    return OPS.get(op, op)
+
+
 def _fill(name, column, items):
     try:
         column.extend(items)
     except (TypeError, OverflowError) as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{name}: event {len(column)}: {error}") from None
 
 
 def settle(events, bad, *, keep=False):
