@@ -92,13 +92,6 @@ static bool is_sorted(const uintptr_t *addresses, size_t count) {
 /* --- proving -----------------------------------------------------------------------------------
  */
 
-/* Whether a live object of the section starts at the address, which lies in its heap. */
-static inline bool is_live_object(const struct bsa_section *section, uintptr_t address) {
-    uint64_t word = bsa_page_word(bsa_page_around(section, address));
-
-    return bsa_word_state(word) == BSA_SLAB && bsa_slab_is_live(section, address);
-}
-
 /* Whether a live allocation starts at the address; errors as bsa_free's. `*section` is the one that
  * the last address was in, or NULL. */
 static inline bsa_status prove(struct bsa_root *root, unsigned slot, uintptr_t address,
@@ -108,7 +101,9 @@ static inline bsa_status prove(struct bsa_root *root, unsigned slot, uintptr_t a
     if (BSA_UNLIKELY(*section == NULL || !bsa_heap_holds(*section, address))) {
         *section = bsa_find_section(root, bsa_slot_of(root, slot), address);
     }
-    return BSA_LIKELY(*section != NULL && is_live_object(*section, address))
+    return BSA_LIKELY(*section != NULL &&
+                      bsa_is_live_object(
+                          *section, bsa_page_word(bsa_page_around(*section, address)), address))
                ? BSA_OK
                : bsa_lookup(root, address, &found);
 }

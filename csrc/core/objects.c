@@ -84,8 +84,12 @@ BSA_SLOW_PATH bsa_status bsa_no_live_object(const struct bsa_root *root,
     const struct bsa_class_table *classes = &root->space.classes;
     uint64_t word = bsa_page_word(bsa_page_around(section, address));
     struct bsa_slab slab = bsa_slab_around(section, word, address);
-    uint32_t index = bsa_slab_index_of(classes, slab, word, address);
+    uint32_t index;
 
+    if (bsa_word_state(word) != BSA_SLAB) { /* given up, all of it free, since it was one */
+        return BSA_NOT_ALLOCATED;
+    }
+    index = bsa_slab_index_of(classes, slab, word, address);
     return index != UINT32_MAX && address == bsa_slab_object_address(classes, slab, word, index)
                ? BSA_NOT_ALLOCATED
                : BSA_INVALID_PARAM;

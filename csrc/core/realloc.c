@@ -13,7 +13,7 @@ static bsa_status find_old(const struct bsa_root *root, struct bsa_slot *slot, u
     if (BSA_LIKELY(section != NULL)) {
         uint64_t word = bsa_word_at(section, bsa_page_of(section, address));
 
-        if (BSA_LIKELY(bsa_word_state(word) == BSA_SLAB && bsa_slab_is_live(section, address))) {
+        if (BSA_LIKELY(bsa_is_live_object(section, word, address))) {
             *old = (struct bsa_allocation){
                 .address = address,
                 .usable_size = root->space.classes.classes[bsa_word_class(word)].size,

@@ -75,6 +75,12 @@ static inline bool bsa_slab_is_live(const struct bsa_section *section, uintptr_t
            (bsa_live_bits(section->derived.bits + granule / 64) >> granule % 64 & 1) != 0;
 }
 
+/* The same where the address lies on a page of any kind, which has that word. */
+static inline bool bsa_is_live_object(const struct bsa_section *section, uint64_t word,
+                                      uintptr_t address) {
+    return bsa_word_state(word) == BSA_SLAB && bsa_slab_is_live(section, address);
+}
+
 /* Number of the object that the address is within, of the slab whose head has that word;
  * UINT32_MAX: it is between two or in the tail. */
 uint32_t bsa_slab_index_of(const struct bsa_class_table *classes, struct bsa_slab slab,
