@@ -74,10 +74,12 @@ def timeline_html(timeline):
     the fullest; memory over time, free blocks."""
     from bsa.views.memory import memory_timeline
     from bsa.views.orders import order_map
-    from bsa.views.tightest import tightest
+    from bsa.views.tightest import shortened, tightest
 
     moment = tightest(timeline)
-    culprits = _losses(moment.losses) + _where(moment.map) if moment else ""
+    culprits = ""
+    if moment:
+        culprits = _losses(shortened(moment.losses, _LOSSES_SHOWN)) + _where(moment.map)
     pictures = memory_timeline(timeline)._repr_html_() + order_map(timeline)._repr_html_()
     return fragment("bsa.Timeline", _timeline_table(timeline) + culprits + pictures)
 
@@ -208,17 +210,13 @@ def _table(headings, rows):
 
 
 def _losses(losses):
-    """A table of the largest, and of the others together; none if nothing was lost."""
+    """A table; none if nothing was lost."""
     if not losses:
         return ""
     total = sum(loss.size for loss in losses)
-    shown, others = losses[:_LOSSES_SHOWN], losses[_LOSSES_SHOWN:]
-    rows = [(loss.what, (loss.how_many, loss.size)) for loss in shown]
-    if others:
-        rows.append((f"{len(others):,} more", ("", sum(loss.size for loss in others))))
     texts = [
-        (what, [count, f"{format_size(size)} ({percent(size, total)})"])
-        for what, (count, size) in rows
+        (loss.what, [loss.how_many, f"{format_size(loss.size)} ({percent(loss.size, total)})"])
+        for loss in losses
     ]
     return _table(["what lost most, when most was held", "how many", "lost (of all losses)"], texts)
 

@@ -6,7 +6,7 @@ from bsa.progress import Progress
 from bsa.study import study
 from bsa.trace import Trace
 from bsa.units import counted, format_size, percent
-from bsa.views.tightest import tightest
+from bsa.views.tightest import shortened, tightest
 
 _LOSSES_SHOWN = 3
 
@@ -91,11 +91,11 @@ def _lost_most(timeline):
     another such heap."""
     moment = tightest(timeline)
     losses = moment.losses if moment is not None else ()
-    names = ["  lost most", *[""] * (_LOSSES_SHOWN - 1)]
-    for name, loss in zip(names, losses):
-        yield name, f"{format_size(loss.size)}: {loss.what} ({loss.how_many})"
-    if others := losses[_LOSSES_SHOWN:]:
-        yield "", f"{format_size(sum(loss.size for loss in others))}: {len(others):,} more"
+    name = "  lost most"
+    for loss in shortened(losses, _LOSSES_SHOWN):
+        how_many = f" ({loss.how_many})" if loss.how_many else ""
+        yield name, f"{format_size(loss.size)}: {loss.what}{how_many}"
+        name = ""
 
 
 def _smallest_row(study):

@@ -56,6 +56,14 @@ def losses(allocator, births):
     return tuple(sorted((loss for loss in found if loss.size), reverse=True))
 
 
+def shortened(losses, most):
+    """The first ones, and a Loss for all the others together, if there are more."""
+    others = losses[most:]
+    if not others:
+        return losses
+    return (*losses[:most], Loss(sum(loss.size for loss in others), f"{len(others):,} more", ""))
+
+
 def _rounded(allocator, births):
     """Of each size that is served: the blocks that asked for less."""
     asked = defaultdict(Counter)

@@ -125,7 +125,6 @@ static BSA_APART bsa_status alloc_next(struct bsa_root *root, unsigned number, s
         return alloc_block(root, number, size, address);
     }
     cache = cache_at_hand(root, number, size);
-
     if (BSA_LIKELY(cache != NULL) && bsa_cache_next_row(&root->space, cache)) {
         *address = counted(root, cache, bsa_cache_take_row(cache));
         return BSA_OK;
